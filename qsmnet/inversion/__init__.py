@@ -1,0 +1,1 @@
+"""Local field to susceptibility: one method one file, classical and learned alike."""

@@ -1,0 +1,39 @@
+"""One protocol for every dipole inversion, classical or learned."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Protocol
+
+from qsmnet.volumes import LocalField, Susceptibility, TotalField
+
+#: What a method declares to take: one local field, one total field, or one local field an orientation.
+Input = Literal["local_field", "total_field", "local_fields"]
+
+
+class Inverter(Protocol):
+    """A method that turns a local field into susceptibility; configure it by its fields, then call it."""
+
+    takes: ClassVar[Input]
+
+    def __call__(self, local: LocalField, /) -> Susceptibility:
+        """Susceptibility in ppm, zero outside the mask; its mean is the method's own (see `reference`)."""
+        ...
+
+
+class TotalFieldInverter(Protocol):
+    """A single-step method: background removal and inversion in one."""
+
+    takes: ClassVar[Input]
+
+    def __call__(self, total: TotalField, /) -> Susceptibility:
+        """Susceptibility in ppm, zero outside the mask."""
+        ...
+
+
+class MultiOrientationInverter(Protocol):
+    """A method that needs the object at several orientations, all on one grid."""
+
+    takes: ClassVar[Input]
+
+    def __call__(self, locals_: Sequence[LocalField], /) -> Susceptibility:
+        """Susceptibility in ppm, zero outside the mask."""
+        ...

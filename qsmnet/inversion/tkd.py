@@ -1,0 +1,86 @@
+r"""Truncated k-space division."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qsmnet.dipole import Dipole, Kernel
+from qsmnet.inversion.inverter import Input
+from qsmnet.volumes import LocalField, Susceptibility
+
+
+@dataclass(frozen=True)
+class TKD:
+    r"""Truncated k-space division (Shmueli et al. 2009, 10.1002/mrm.22135; Wharton et al. 2010).
+
+    .. math:: \hat\chi(k) = \hat b(k) / D_t(k), \qquad
+       D_t = D \text{ where } |D| > t, \text{ else } \mathrm{sign}(D)\, t, \qquad \hat\chi(0) = 0
+
+    Differs from codes that write +t for small negative D: the sign of D is kept. One FFT pair.
+
+    Parameters
+    ----------
+    threshold
+        t, in (0, 2/3).
+    correct_underestimation
+        Divide by the height of the point spread function, ``mean_k D / D_t`` (Schweser et al. 2013,
+        10.1002/mrm.24405): truncation shrinks susceptibility by about 11 % at t = 0.1, 15 % at 0.15.
+    kernel
+        ``sampled`` for scans; ``prism`` where the data are known to be made of partial-volume cuboids.
+    padding
+        Zero padding factor of the FFT grid; 1 only rounds up to a fast size.
+
+    Raises
+    ------
+    ValueError
+        If the threshold is outside (0, 2/3).
+    """
+
+    threshold: float = 0.15
+    correct_underestimation: bool = False
+    kernel: Kernel = "sampled"
+    padding: float = 1.0
+
+    takes: ClassVar[Input] = "local_field"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 2 / 3:
+            raise ValueError(f"threshold must lie in (0, 2/3), got {self.threshold}")
+
+    def __call__(self, local: LocalField, /) -> Susceptibility:
+        """Invert; the field is taken as zero where it is unknown."""
+        dipole = Dipole(
+            local.field.shape[-3:],
+            local.geometry,
+            self.kernel,
+            self.padding,
+            device=local.field.device,
+        )
+        inverse = truncated_inverse(dipole.spectrum, self.threshold)
+        if self.correct_underestimation:
+            inverse = inverse / _half_spectrum_mean(inverse * dipole.spectrum, dipole.padded_shape[2])
+        chi = dipole.filter(local.field * local.support, inverse) * local.mask
+        return Susceptibility(chi, local.mask)
+
+
+def truncated_inverse(
+    spectrum: Float[Tensor, "*batch kx ky kz"], threshold: float
+) -> Float[Tensor, "*batch kx ky kz"]:
+    """``1 / D_t``, sign-safe, 0 at k = 0."""
+    sign = torch.where(spectrum < 0, -1.0, 1.0).to(spectrum.dtype)
+    inverse = 1.0 / torch.where(spectrum.abs() > threshold, spectrum, sign * threshold)
+    inverse[..., 0, 0, 0] = 0.0
+    return inverse
+
+
+def _half_spectrum_mean(values: Tensor, size: int) -> Tensor:
+    # the half spectrum holds every plane but kz = 0 (and size / 2) once for two
+    weight = torch.full((values.shape[-1],), 2.0, dtype=values.dtype, device=values.device)
+    weight[0] = 1.0
+    if size % 2 == 0:
+        weight[-1] = 1.0
+    total = (values * weight).sum((-3, -2, -1))
+    return total / (values.shape[-3] * values.shape[-2] * size)

@@ -1,0 +1,1 @@
+"""Files in and out: every read is checked, every write is atomic."""

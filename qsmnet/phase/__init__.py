@@ -1,0 +1,1 @@
+"""Wrapped multi-echo phase to total field."""

@@ -1,0 +1,1 @@
+"""Draw -> record -> render: phantoms, fields and scans with known truth."""

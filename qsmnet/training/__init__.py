@@ -1,0 +1,1 @@
+"""Networks from simulated or stored pairs; the only place that imports Lightning."""

@@ -1,0 +1,192 @@
+"""The nouns of the pipeline: Scan -> TotalField -> LocalField -> Susceptibility.
+
+Arrays are ``(*batch, x, y, z)`` in the order nibabel gives them; fields and susceptibility in ppm.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from qsmnet.geometry import Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A multi-echo gradient-echo scan.
+
+    Parameters
+    ----------
+    wrapped_phase
+        ``(echo, x, y, z)`` in rad, any multiple of 2 pi missing.
+    magnitude
+        ``(echo, x, y, z)``, arbitrary unit.
+    echo_times
+        In s, one an echo, increasing.
+    b0
+        Main field in T.
+    geometry
+        Voxel size and B0 direction.
+    """
+
+    wrapped_phase: Float[Tensor, "echo x y z"]
+    magnitude: Float[Tensor, "echo x y z"]
+    echo_times: tuple[float, ...]
+    b0: float
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        _same_shape(wrapped_phase=self.wrapped_phase, magnitude=self.magnitude)
+        if len(self.echo_times) != self.wrapped_phase.shape[0]:
+            raise ValueError(
+                f"{len(self.echo_times)} echo times for {self.wrapped_phase.shape[0]} echoes"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class TotalField:
+    """Field of all sources, inside and outside the object's mask.
+
+    Parameters
+    ----------
+    field
+        ``(x, y, z)`` in ppm.
+    mask
+        Where the field is reliable.
+    geometry
+        Voxel size and B0 direction.
+    noise
+        Standard deviation of ``field`` in ppm, a map or one number; None when unknown.
+    magnitude
+        Echo-combined magnitude, arbitrary unit.
+    radians_per_ppm
+        Phase that 1 ppm makes at the longest echo; nonlinear data terms need it.
+    """
+
+    field: Float[Tensor, "*batch x y z"]
+    mask: Bool[Tensor, "*batch x y z"]
+    geometry: Geometry
+    noise: Float[Tensor, "*batch x y z"] | float | None = None
+    magnitude: Float[Tensor, "*batch x y z"] | None = None
+    radians_per_ppm: float | None = None
+
+    def __post_init__(self) -> None:
+        _same_shape(field=self.field, mask=self.mask, magnitude=self.magnitude, noise=self.noise)
+        _not_empty(self.mask)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalField:
+    """What a dipole inversion is given: the field of the sources inside ``mask``.
+
+    Parameters
+    ----------
+    field
+        ``(*batch, x, y, z)`` in ppm.
+    mask
+        Support of the susceptibility that is sought.
+    geometry
+        Voxel size and B0 direction.
+    field_support
+        Where the field is data, bool, or how far it is, in [0, 1]. None means: on ``mask``. The field
+        elsewhere is *unknown*, not zero.
+    noise
+        Standard deviation of ``field`` in ppm, a map or one number; None when unknown.
+    magnitude
+        Echo-combined magnitude, arbitrary unit.
+    radians_per_ppm
+        Phase that 1 ppm makes; without it a nonlinear data term would silently be linear, so methods
+        that need it refuse.
+    """
+
+    field: Float[Tensor, "*batch x y z"]
+    mask: Bool[Tensor, "*batch x y z"]
+    geometry: Geometry
+    field_support: Float[Tensor, "*batch x y z"] | Bool[Tensor, "*batch x y z"] | None = None
+    noise: Float[Tensor, "*batch x y z"] | float | None = None
+    magnitude: Float[Tensor, "*batch x y z"] | None = None
+    radians_per_ppm: float | None = None
+
+    def __post_init__(self) -> None:
+        _same_shape(
+            field=self.field,
+            mask=self.mask,
+            field_support=self.field_support,
+            magnitude=self.magnitude,
+            noise=self.noise,
+        )
+        _not_empty(self.mask)
+
+    @property
+    def support(self) -> Float[Tensor, "*batch x y z"]:
+        """Where the field is known, in [0, 1]."""
+        known = self.mask if self.field_support is None else self.field_support
+        return known.to(self.field.dtype)
+
+    def data_weight(self) -> Float[Tensor, "*batch x y z"]:
+        """Weight ``W = support * sd_min^2 / sd^2`` of the data term ``sum W (D chi + c - field)^2``.
+
+        The smallest standard deviation is taken where the field is known; voxels of zero or missing
+        standard deviation weigh 1.
+        """
+        support = self.support
+        if not isinstance(self.noise, Tensor):
+            return support
+        known = (support > 0) & (self.noise > 0)
+        if not bool(known.any()):
+            return support
+        least = self.noise[known].min()
+        return support * torch.where(known, (least / self.noise.clamp_min(least)) ** 2, 1.0)
+
+    def noise_level(self) -> float:
+        """One number for the noise: the root mean square of its map in the mask, 0 when unknown."""
+        if self.noise is None:
+            return 0.0
+        if isinstance(self.noise, Tensor):
+            return float(self.noise[self.mask].square().mean().sqrt())
+        return float(self.noise)
+
+
+@dataclass(frozen=True, slots=True)
+class Susceptibility:
+    """What a dipole inversion returns.
+
+    Parameters
+    ----------
+    chi
+        ``(*batch, x, y, z)`` in ppm, zero outside ``mask``.
+    mask
+        Where ``chi`` is an estimate.
+    reference
+        What chi is relative to: ``"none"`` (as the method left it) or ``"brain_mean"``.
+    uncertainty
+        Standard deviation of chi in ppm, where the method gives one.
+    flags
+        Warnings in words, such as a voxel size outside a network's training range.
+    """
+
+    chi: Float[Tensor, "*batch x y z"]
+    mask: Bool[Tensor, "*batch x y z"]
+    reference: str = "none"
+    uncertainty: Float[Tensor, "*batch x y z"] | None = None
+    flags: tuple[str, ...] = field(default=())
+
+    def referenced_to_mean(self) -> "Susceptibility":
+        """Subtract the mean over the mask: k = 0 is not in the data, so that a reference is a choice."""
+        inside = self.mask.to(self.chi.dtype)
+        axes = (-3, -2, -1)
+        mean = (self.chi * inside).sum(axes, keepdim=True) / inside.sum(axes, keepdim=True)
+        chi = (self.chi - mean) * inside
+        return Susceptibility(chi, self.mask, "brain_mean", self.uncertainty, self.flags)
+
+
+def _same_shape(**arrays: Tensor | float | None) -> None:
+    shapes = {name: tuple(a.shape) for name, a in arrays.items() if isinstance(a, Tensor)}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"shapes disagree: {shapes}")
+
+
+def _not_empty(mask: Tensor) -> None:
+    if not bool(mask.any()):
+        raise ValueError("mask is empty")

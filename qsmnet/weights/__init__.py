@@ -1,0 +1,1 @@
+"""Released weights, their cards and the manifest that verifies them."""
