@@ -1,0 +1,13 @@
+"""The protocol of a background field removal method."""
+
+from typing import Protocol
+
+from qsmnet.volumes import LocalField, TotalField
+
+
+class BackgroundRemoval(Protocol):
+    """A method that takes away the field of sources outside the mask."""
+
+    def __call__(self, total: TotalField, /) -> LocalField:
+        """Local field in ppm, with the mask where it is known."""
+        ...

@@ -1,0 +1,150 @@
+r"""Background removal by spherical means."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.fft import next_fast_len
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from qsmnet.dipole import Shape
+from qsmnet.errors import InconsistentError
+from qsmnet.geometry import Geometry
+from qsmnet.volumes import LocalField, TotalField
+
+
+@dataclass(frozen=True)
+class VSharp:
+    r"""V-SHARP (Schweser et al. 2011, 10.1016/j.neuroimage.2010.10.070; Li et al. 2011; Wu et al. 2012, 10.1002/mrm.23000).
+
+    The field of outside sources is harmonic in the mask, so that it equals its mean over any sphere that
+    fits in. With :math:`S_r` that mean and :math:`E_r` the voxels whose sphere fits,
+
+    .. math:: b = E\, F^{-1} \frac{F\left[(1 - S_r) f \text{ on the ring of each } r\right]}{1 - \hat S_{r_{max}}},
+       \qquad \text{0 where } |1 - \hat S_{r_{max}}| < t
+
+    The largest radius that fits is used at each voxel. Differs from most codes: spheres are in mm on any voxel
+    shape, and their weights are corrected so that second moments are isotropic - a voxelised sphere
+    of anisotropic voxels does not have the mean value property, and the deconvolution amplifies what is left.
+    The grid is zero-padded by the radius; beyond it counts as outside. FFTs: real, two a radius and three.
+
+    Parameters
+    ----------
+    radii
+        In mm, descending. Radii below the longest voxel edge hold no sphere and are left out.
+    threshold
+        t; larger removes more low frequencies, of the local field too.
+
+    Raises
+    ------
+    ValueError
+        If the radii are empty, not positive or not descending, or the threshold is outside (0, 1).
+    """
+
+    radii: tuple[float, ...] = (12.0, 11.0, 10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0)
+    threshold: float = 0.05
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "radii", tuple(float(radius) for radius in self.radii))
+        pairs = zip(self.radii, self.radii[1:], strict=False)
+        if not self.radii or min(self.radii) <= 0 or any(first <= then for first, then in pairs):
+            raise ValueError(f"radii are in mm, positive and descending, got {list(self.radii)}")
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold must lie in (0, 1), got {self.threshold}")
+
+    def __call__(self, total: TotalField, /) -> LocalField:
+        """Local field on the mask eroded by the smallest radius; noise and magnitude are passed on.
+
+        The noise is that of the total field: high-pass filtering and deconvolution nearly cancel.
+
+        Raises
+        ------
+        InconsistentError
+            If no sphere fits into the mask.
+        """
+        radii = [radius for radius in self.radii if radius >= max(total.geometry.voxel_size)]
+        depth = depth_in_mask(total.mask, total.geometry)
+        fitting = [radius for radius in radii if bool((depth > radius).any())]
+        if not fitting:
+            raise InconsistentError(
+                "mask",
+                f"no sphere of {list(self.radii)} mm fits between its edge and a voxel of "
+                f"{max(total.geometry.voxel_size):g} mm",
+                "use a larger mask or --set-background radii=[...]",
+            )
+        known = depth > fitting[-1]
+        field = self._remove(total, fitting, depth) * known
+        return LocalField(
+            field=field,
+            mask=known,
+            geometry=total.geometry,
+            field_support=known,
+            noise=total.noise,
+            magnitude=total.magnitude,
+            radians_per_ppm=total.radians_per_ppm,
+        )
+
+    def _remove(self, total: TotalField, radii: list[float], depth: Tensor) -> Tensor:
+        field = total.field * total.mask
+        shape = _padded(field.shape, radii[0], total.geometry)
+        spectrum = torch.fft.rfftn(field, s=shape)
+        highpass = torch.zeros_like(field)
+        largest = 1.0 - sphere_spectrum(shape, radii[0], total.geometry)
+        # from small to large, so that each voxel keeps the largest sphere that fits
+        for radius in reversed(radii):
+            mean = _filter(spectrum * sphere_spectrum(shape, radius, total.geometry), shape, field.shape)
+            highpass = torch.where(depth > radius, field - mean, highpass)
+        inverse = torch.where(largest.abs() < self.threshold, 0.0, 1.0 / largest)
+        return _filter(torch.fft.rfftn(highpass, s=shape) * inverse, shape, field.shape)
+
+
+def depth_in_mask(mask: Bool[Tensor, "x y z"], geometry: Geometry) -> Float[Tensor, "x y z"]:
+    """Distance in mm from each voxel's centre to the nearest one outside the mask or the grid."""
+    padded = np.pad(mask.numpy(), 1)
+    distance = distance_transform_edt(padded, sampling=geometry.voxel_size)[1:-1, 1:-1, 1:-1]
+    return torch.from_numpy(distance.astype(np.float32))
+
+
+def sphere_spectrum(shape: Shape, radius: float, geometry: Geometry) -> Float[Tensor, "kx ky kz"]:
+    """Half spectrum of the mean over a sphere of ``radius`` mm around each voxel: real, 1 at k = 0."""
+    kernel = sphere_kernel(shape, radius, geometry)
+    return torch.fft.rfftn(kernel).real.float()
+
+
+def sphere_kernel(shape: Shape, radius: float, geometry: Geometry) -> Float[Tensor, "x y z"]:
+    r"""Weights of the mean over a voxelised sphere, centred at voxel 0 of an FFT grid.
+
+    .. math:: w = [|r| \le R] \left(a_0 + \sum_i a_i x_i^2\right), \qquad
+       \sum w = 1, \quad \sum w x_i^2 \text{ equal for the three axes}
+
+    so that every harmonic polynomial up to third degree equals its mean exactly. For cubic voxels the correction
+    vanishes.
+    """
+    axes = [
+        torch.fft.fftfreq(n, 1.0 / (n * d), dtype=torch.float64)
+        for n, d in zip(shape, geometry.voxel_size, strict=True)
+    ]
+    squares = [axis**2 for axis in torch.meshgrid(*axes, indexing="ij")]
+    # centres on the sphere's surface belong to it, whatever the rounding
+    inside = sum(squares) <= (radius * (1 + 1e-6)) ** 2
+    basis = torch.stack([torch.ones_like(squares[0])[inside], *(each[inside] for each in squares)])
+    moments = basis @ basis.T
+    target = torch.cat([torch.ones(1, dtype=torch.float64), moments[0, 1:].mean().expand(3) / moments[0, 0]])
+    kernel = torch.zeros(shape, dtype=torch.float64)
+    kernel[inside] = torch.linalg.solve(moments, target) @ basis
+    return kernel
+
+
+def _filter(spectrum: Tensor, padded: Shape, shape: torch.Size) -> Tensor:
+    x, y, z = shape
+    return torch.fft.irfftn(spectrum, s=padded)[:x, :y, :z]
+
+
+def _padded(shape: torch.Size, radius: float, geometry: Geometry) -> Shape:
+    x, y, z = (
+        int(next_fast_len(n + int(radius / edge) + 1, real=True))
+        for n, edge in zip(shape, geometry.voxel_size, strict=True)
+    )
+    return x, y, z
