@@ -1,4 +1,4 @@
-"""What the wheel will hold: an explicit list of packages is right only as long as a test says so."""
+"""What the wheel will hold: an explicit list of packages needs a test."""
 
 import re
 import tomllib

@@ -29,7 +29,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory):
-    """Sdist and, from it, wheel; built on a copy, so that no build folder is left in the checkout."""
+    """Sdist and, from it, wheel; built on a copy, to leave no folder in the checkout."""
     source = tmp_path_factory.mktemp("build") / "source"
     hidden = shutil.ignore_patterns("__pycache__")
     for folder in ("qsmnet", "configs"):
