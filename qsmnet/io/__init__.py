@@ -1,1 +1,1 @@
-"""Files in and out: every read is checked, every write is atomic."""
+"""Reading and writing: NIfTI volumes with every check, and files that are whole or not there."""

@@ -1,0 +1,7 @@
+"""``python -m qsmnet.cli``."""
+
+import sys
+
+from qsmnet.cli import main
+
+sys.exit(main())
