@@ -94,7 +94,9 @@ class VSharp:
         largest = 1.0 - sphere_spectrum(shape, radii[0], total.geometry)
         # from small to large, so that each voxel keeps the largest sphere that fits
         for radius in reversed(radii):
-            mean = _filter(spectrum * sphere_spectrum(shape, radius, total.geometry), shape, field.shape)
+            mean = _filter(
+                spectrum * sphere_spectrum(shape, radius, total.geometry), shape, field.shape
+            )
             highpass = torch.where(depth > radius, field - mean, highpass)
         inverse = torch.where(largest.abs() < self.threshold, 0.0, 1.0 / largest)
         return _filter(torch.fft.rfftn(highpass, s=shape) * inverse, shape, field.shape)
@@ -131,7 +133,9 @@ def sphere_kernel(shape: Shape, radius: float, geometry: Geometry) -> Float[Tens
     inside = sum(squares) <= (radius * (1 + 1e-6)) ** 2
     basis = torch.stack([torch.ones_like(squares[0])[inside], *(each[inside] for each in squares)])
     moments = basis @ basis.T
-    target = torch.cat([torch.ones(1, dtype=torch.float64), moments[0, 1:].mean().expand(3) / moments[0, 0]])
+    target = torch.cat(
+        [torch.ones(1, dtype=torch.float64), moments[0, 1:].mean().expand(3) / moments[0, 0]]
+    )
     kernel = torch.zeros(shape, dtype=torch.float64)
     kernel[inside] = torch.linalg.solve(moments, target) @ basis
     return kernel

@@ -63,7 +63,9 @@ class MagnitudeMask:
             If nothing is left.
         """
         edges = geometry.voxel_size
-        values = np.nan_to_num(magnitude.numpy().astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        values = np.nan_to_num(
+            magnitude.numpy().astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0
+        )
         smooth = ndimage.gaussian_filter(values, [self.smoothing / edge for edge in edges])
         inside = smooth > self.strength * robust_threshold(smooth)
         inside = _largest_part(_erode(inside, self.opening, edges))
@@ -71,7 +73,9 @@ class MagnitudeMask:
         inside = _largest_part(_erode(inside, self.erosion, edges))
         if int(inside.sum()) < _FEWEST_VOXELS:
             raise InconsistentError(
-                "magnitude", "no object stands out of it", "give a mask: --mask FILE, or --mask whole"
+                "magnitude",
+                "no object stands out of it",
+                "give a mask: --mask FILE, or --mask whole",
             )
         return torch.from_numpy(inside)
 

@@ -74,7 +74,9 @@ def align_echoes(
     centred = unwrapped.clone()
     if len(echo_times) > 1:
         centred[1] -= _turns((unwrapped[1] - unwrapped[0])[mask].median())
-    candidates = [_follow(centred, turns, echo_times, mask, voxelwise) for turns in _candidates(echo_times)]
+    candidates = [
+        _follow(centred, turns, echo_times, mask, voxelwise) for turns in _candidates(echo_times)
+    ]
     misfits = [misfit for _, misfit in candidates]
     # the turn nearest to zero unless another one fits clearly better
     best = 0 if misfits[0] <= 2 * min(misfits) else misfits.index(min(misfits))

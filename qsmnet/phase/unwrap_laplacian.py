@@ -44,7 +44,9 @@ def _unwrap_volume(wrapped: Tensor, mask: Tensor, geometry: Geometry) -> Tensor:
     divergence = torch.zeros(wrapped.shape, dtype=torch.float64)
     for axis, edge in enumerate(geometry.voxel_size):
         # a difference across the mask's edge tells nothing about the field inside
-        both = mask.narrow(axis, 1, mask.shape[axis] - 1) & mask.narrow(axis, 0, mask.shape[axis] - 1)
+        both = mask.narrow(axis, 1, mask.shape[axis] - 1) & mask.narrow(
+            axis, 0, mask.shape[axis] - 1
+        )
         step = torch.where(both, wrap(wrapped.diff(dim=axis)), 0.0).double() / edge**2
         divergence.narrow(axis, 0, step.shape[axis]).add_(step)
         divergence.narrow(axis, 1, step.shape[axis]).sub_(step)

@@ -1,0 +1,207 @@
+"""``qsmnet reconstruct``: a scan, a total field or a local field in, a susceptibility map out."""
+
+import argparse
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from qsmnet.cli.compose import compose, settings
+from qsmnet.cli.reconstruct_inputs import Inputs, input_files, read_inputs
+from qsmnet.cli.reconstruct_outputs import planned_files, sidecar, write_outputs
+from qsmnet.errors import UsageError
+from qsmnet.io.files import prepare_output_folder
+from qsmnet.pipeline import Pipeline
+from qsmnet.volumes import LocalField, Scan
+
+log = logging.getLogger(__name__)
+
+_EXAMPLES = """examples:
+  qsmnet reconstruct --phase phase.nii.gz --magnitude magnitude.nii.gz --echo-times 0.004 0.008 0.012 \\
+      --b0 7 --inverter kqsm --out chi
+  qsmnet reconstruct --phase e1_ph.nii e2_ph.nii --magnitude e1.nii e2.nii --echo-times 0.005 0.010 \\
+      --b0 3 --phase-range -4096 4094 --mask brain.nii.gz --inverter tv --keep --out chi
+  qsmnet reconstruct --local-field field.nii.gz --mask mask.nii.gz --inverter tkd --set threshold=0.2 \\
+      --noise 0.001 --out chi
+
+Fields and susceptibility are in ppm, echo times in s, B0 in T. The direction of B0 comes from the
+affine. Writes chi.nii.gz, chi.json and report.png, all or nothing. For research: not a medical device."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line with exit code 2, as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(self.prog, message, f"see {self.prog} --help")
+
+
+def main(argv: list[str]) -> int:
+    """Reconstruct; nothing is written unless everything succeeded."""
+    args = _parser().parse_args(argv)
+    if args.threads is not None:
+        if args.threads < 1:
+            raise UsageError("--threads", f"{args.threads} is not positive", "give 1 or more")
+        torch.set_num_threads(args.threads)
+    folder = prepare_output_folder(
+        args.out, planned_files(args.keep), args.overwrite, [f for _, f in input_files(args)]
+    )
+    pipeline = _pipeline(args)
+    inputs = read_inputs(args)
+    for flag in inputs.flags:
+        log.warning("warning: %s", flag)
+    result = pipeline.reconstruct(inputs.data, inputs.mask)
+    for flag in result.flags:
+        log.warning("warning: %s", flag)
+    record = sidecar(inputs, result, _methods(args, inputs), args.reference)
+    title = f"QSM, {args.inverter}"
+    write_outputs(folder, inputs, result, record, title, args.keep, args.overwrite)
+    log.info("wrote %s", ", ".join(str(folder / name) for name in ("chi.nii.gz", "report.png")))
+    return 0
+
+
+def _pipeline(args: argparse.Namespace) -> Pipeline:
+    def method(group: str, name: str) -> Any:  # noqa: ANN401 the type is the config's business
+        return compose(group, name, _overrides(args, group), args.config_dir)
+
+    # a mask that is a file needs no method; the pipeline still names one
+    return Pipeline(
+        unwrap=method("unwrap", args.unwrap),
+        mask=compose("mask", "whole"),
+        background=method("background", args.background),
+        inverter=method("inverter", args.inverter),
+        reference=args.reference,
+    )
+
+
+def _overrides(args: argparse.Namespace, group: str) -> Sequence[str]:
+    if group == "inverter":
+        return [*args.set, *([f"weights={args.weights}"] if args.weights else [])]
+    chosen: list[str] = getattr(args, f"set_{group}")
+    if group == "background" and args.max_radius is not None:
+        return [*chosen, f"radii={_radii(args.max_radius)}"]
+    return chosen
+
+
+def _radii(largest: float) -> list[float]:
+    """From ``largest`` down to 1 mm in steps of 1 mm."""
+    if not 1 <= largest <= 50:
+        raise UsageError("--max-radius", f"{largest:g} mm is not 1 to 50 mm", "give mm, such as 12")
+    return [largest - step for step in range(int(largest))]
+
+
+def _methods(args: argparse.Namespace, inputs: Inputs) -> dict[str, dict[str, object]]:
+    """Settings of the stages that ran."""
+    stages = {"inverter": args.inverter}
+    if not isinstance(inputs.data, LocalField):
+        stages["background"] = args.background
+    if isinstance(inputs.data, Scan):
+        stages["unwrap"] = args.unwrap
+    if not any(role == "mask" for role, _ in inputs.files):
+        stages["mask"] = args.mask or "magnitude"
+    return {
+        group: {"name": name, **settings(group, name, _overrides(args, group), args.config_dir)}
+        for group, name in reversed(stages.items())
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="qsmnet reconstruct",
+        description="A scan, a total field or a local field in, a susceptibility map (ppm) out.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    # argparse before Python 3.14 takes -3.6e-3 for an option
+    parser._negative_number_matcher = re.compile(
+        r"^-\d+\.?\d*(e[+-]?\d+)?$|^-\.\d+(e[+-]?\d+)?$", re.I
+    )
+    _add_inputs(parser)
+    _add_methods(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
+    output.add_argument("--keep", action="store_true", help="write every intermediate, too")
+    output.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    output.add_argument(
+        "--reference",
+        choices=("mean", "none"),
+        default="mean",
+        help="zero of the map: its mean over the mask (default), or as the method left it",
+    )
+    output.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    output.add_argument("--debug", action="store_true", help="traceback on failure")
+    return parser
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    scan = parser.add_argument_group("a scan")
+    scan.add_argument("--phase", nargs="+", metavar="FILE", help="4-D, or one file an echo")
+    scan.add_argument("--magnitude", nargs="+", metavar="FILE", help="4-D, or one file an echo")
+    scan.add_argument("--echo-times", nargs="+", type=float, metavar="S", help="in s, one an echo")
+    scan.add_argument("--b0", type=float, metavar="T", help="main field in tesla")
+    scan.add_argument(
+        "--phase-range",
+        nargs=2,
+        type=float,
+        metavar=("LO", "HI"),
+        help="the stored values that mean -pi and pi; needed where they cannot be recognised",
+    )
+    scan.add_argument(
+        "--phase-sign", type=int, default=1, metavar="SIGN", help="-1 flips the sign of the phase"
+    )
+    field = parser.add_argument_group("or a field, in ppm")
+    field.add_argument("--total-field", metavar="FILE", help="field of all sources")
+    field.add_argument("--local-field", metavar="FILE", help="background removed")
+    field.add_argument(
+        "--field-support",
+        metavar="FILE",
+        help="where the local field is data, 0 to 1 (default: mask)",
+    )
+    field.add_argument(
+        "--noise", metavar="PPM|FILE", help="standard deviation of the field (default: estimated)"
+    )
+    both = parser.add_argument_group("object and orientation")
+    both.add_argument(
+        "--mask",
+        metavar="FILE|NAME",
+        help="a file; 'whole' for a grid that is all object; 'magnitude' (default for a scan)",
+    )
+    both.add_argument(
+        "--b0-dir",
+        nargs=3,
+        type=float,
+        metavar=("X", "Y", "Z"),
+        help="direction of B0 in voxel axes (default: from the affine)",
+    )
+
+
+def _add_methods(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("methods (names of configs; SETTING is name=value)")
+    group.add_argument("--inverter", required=True, metavar="NAME", help="dipole inversion")
+    group.add_argument(
+        "--weights", metavar="FILE", help="your own checkpoint, for a learned inverter"
+    )
+    group.add_argument("--unwrap", default="best_path", metavar="NAME", help="default: best_path")
+    group.add_argument("--background", default="vsharp", metavar="NAME", help="default: vsharp")
+    group.add_argument(
+        "--max-radius", type=float, metavar="MM", help="largest sphere of vsharp (default: 12)"
+    )
+    for option, what in (
+        ("--set", "inverter"),
+        ("--set-unwrap", "unwrap"),
+        ("--set-background", "background"),
+        ("--set-mask", "mask"),
+    ):
+        group.add_argument(
+            option,
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="SETTING",
+            help=f"parameters of --{what}",
+        )
+    group.add_argument(
+        "--config-dir", type=Path, metavar="DIR", help="folder with your own configs"
+    )

@@ -1,0 +1,198 @@
+"""What `qsmnet reconstruct` writes: all of it, or nothing."""
+
+import contextlib
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+import torch
+from torch import Tensor
+
+from qsmnet import __version__
+from qsmnet.cli.reconstruct_inputs import Inputs
+from qsmnet.errors import OutputError
+from qsmnet.evaluate.report import Panel, save_report
+from qsmnet.io.files import prepare_output_folder, sha256, write_json
+from qsmnet.io.nifti import write_volume
+from qsmnet.pipeline import Reconstruction
+
+#: Always written.
+RESULTS = ("chi.nii.gz", "chi.json", "report.png")
+_WINDOW = (-0.1, 0.1)
+
+
+def intermediates(result: Reconstruction) -> dict[str, Tensor]:
+    """File name -> volume of everything that ``--keep`` writes."""
+    local, total = result.local_field, result.total_field
+    field = local or total
+    kept: dict[str, Tensor | float | None] = {
+        "mask.nii.gz": result.susceptibility.mask,
+        "uncertainty.nii.gz": result.susceptibility.uncertainty,
+        "unwrapped_phase.nii.gz": result.unwrapped,
+        "total_field.nii.gz": total.field if total else None,
+        "total_field_mask.nii.gz": total.mask if total else None,
+        "local_field.nii.gz": local.field if local else None,
+        "field_support.nii.gz": local.support if local else None,
+        "noise.nii.gz": field.noise if field else None,
+        "magnitude.nii.gz": field.magnitude if field else None,
+    }
+    return {name: volume for name, volume in kept.items() if isinstance(volume, Tensor)}
+
+
+def planned_files(keep: bool) -> tuple[str, ...]:
+    """Names of everything that may be written, known before anything is computed."""
+    names = ("mask", "uncertainty", "unwrapped_phase", "total_field", "total_field_mask")
+    names += ("local_field", "field_support", "noise", "magnitude")
+    return RESULTS + (tuple(f"{name}.nii.gz" for name in names) if keep else ())
+
+
+def sidecar(
+    inputs: Inputs,
+    result: Reconstruction,
+    methods: Mapping[str, Mapping[str, object]],
+    reference: str,
+) -> dict[str, Any]:
+    """Everything needed to say how the map was made and to make it again; file names, no folders."""
+    chi, field = result.susceptibility, result.local_field or result.total_field
+    geometry = inputs.data.geometry
+    noise = field.noise if field else None
+    inside = chi.chi[chi.mask]
+    return {
+        "description": "Magnetic susceptibility. Research use only, not a medical device.",
+        "units": "ppm",
+        "reference": {
+            "method": "mean over the mask" if reference == "mean" else "none",
+            "subtracted_ppm": result.mean_before_reference if reference == "mean" else 0.0,
+            "mean_in_mask_before_ppm": result.mean_before_reference,
+        },
+        "statistics": {
+            "voxels": int(chi.mask.sum()),
+            "mean_ppm": float(inside.mean()),
+            "sd_ppm": float(inside.std()),
+        },
+        "noise": {
+            "root_mean_square_ppm": _level(noise, chi.mask),
+            "source": result.noise_source,
+        },
+        "geometry": {"voxel_size_mm": geometry.voxel_size, "b0_dir_voxel_axes": geometry.b0_dir},
+        "acquisition": inputs.record,
+        "methods": _without_folders(methods),
+        "flags": [*inputs.flags, *result.flags],
+        "inputs": [
+            {"role": role, "file": path.name, "sha256": sha256(path)} for role, path in inputs.files
+        ],
+        "software": {
+            "qsmnet": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+        },
+    }
+
+
+def write_outputs(
+    folder: Path,
+    inputs: Inputs,
+    result: Reconstruction,
+    record: Mapping[str, Any],
+    title: str,
+    keep: bool,
+    overwrite: bool,
+) -> None:
+    """Write map, sidecar, report and, with ``keep``, the intermediates; all or nothing.
+
+    Raises
+    ------
+    OutputError, ResourceError
+        If something cannot be written; the folder is then as it was.
+    """
+    with _all_or_nothing(folder, overwrite) as staging:
+        affine, code = inputs.reference.affine, inputs.reference.space_code
+        write_volume(staging / "chi.nii.gz", result.susceptibility.chi, affine, space_code=code)
+        for name, volume in intermediates(result).items() if keep else ():
+            write_volume(staging / name, volume, affine, space_code=code)
+        write_json(staging / "chi.json", record)
+        save_report(
+            staging / "report.png",
+            _panels(inputs, result),
+            result.susceptibility.mask.numpy(),
+            affine,
+            title,
+            _notes(inputs, result, record),
+        )
+
+
+@contextlib.contextmanager
+def _all_or_nothing(folder: Path, overwrite: bool) -> Iterator[Path]:
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".qsmnet-", dir=folder))
+    except OSError as error:
+        raise OutputError(
+            folder, f"cannot be written: {error.strerror}", "check the folder"
+        ) from error
+    try:
+        yield staging
+        names = [each.name for each in staging.iterdir()]
+        prepare_output_folder(folder, names, overwrite)
+        for name in names:
+            (staging / name).replace(folder / name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        # after a failure the folders that were made for it are empty, and go
+        for each in made:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+
+
+def _panels(inputs: Inputs, result: Reconstruction) -> list[Panel]:
+    mask = result.susceptibility.mask.numpy()
+    panels, local, total = [], result.local_field, result.total_field
+    field = local or total
+    if field is not None and field.magnitude is not None:
+        magnitude = field.magnitude.numpy()
+        bright = float(np.percentile(magnitude[mask], 99.5)) or 1.0
+        panels.append(Panel("magnitude", magnitude, (0.0, bright), "arbitrary unit"))
+    if local is not None:
+        panels.append(Panel("local field", local.field.numpy(), _WINDOW, "ppm"))
+    elif total is not None:
+        panels.append(Panel("total field", total.field.numpy(), None, "ppm"))
+    return [*panels, Panel("susceptibility", result.susceptibility.chi.numpy(), _WINDOW, "ppm")]
+
+
+def _notes(inputs: Inputs, result: Reconstruction, record: Mapping[str, Any]) -> Sequence[str]:
+    geometry, noise = inputs.data.geometry, record["noise"]
+    voxel = " x ".join(f"{edge:.3g}" for edge in geometry.voxel_size)
+    direction = " ".join(f"{component:.2f}" for component in geometry.b0_dir)
+    reference, statistics = record["reference"], record["statistics"]
+    lines = [
+        f"voxels {voxel} mm, B0 along ({direction}) in voxel axes",
+        f"noise of the field {noise['root_mean_square_ppm']:.2g} ppm ({noise['source']})",
+        f"reference: {reference['method']} ({reference['subtracted_ppm']:.3g} ppm subtracted); "
+        f"sd in the mask {statistics['sd_ppm']:.3g} ppm, {statistics['voxels']} voxels; mask outlined",
+    ]
+    return [*lines, *(f"! {flag}" for flag in (*inputs.flags, *result.flags))]
+
+
+def _level(noise: Tensor | float | None, mask: Tensor) -> float:
+    return (
+        float(noise[mask].square().mean().sqrt())
+        if isinstance(noise, Tensor)
+        else float(noise or 0)
+    )
+
+
+def _without_folders(value: object) -> object:
+    """Replace paths by their file names: a folder often names a patient or a user."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(each) for each in value]
+    return Path(value).name if isinstance(value, str) and "/" in value else value

@@ -1,0 +1,182 @@
+"""Scan -> total field -> local field -> susceptibility."""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from qsmnet.background.noise import estimate_noise
+from qsmnet.background.removal import BackgroundRemoval
+from qsmnet.errors import InconsistentError, NumericalError, UsageError
+from qsmnet.inversion.inverter import Inverter, TotalFieldInverter
+from qsmnet.mask.finite import finite_in_mask
+from qsmnet.mask.mask import Mask
+from qsmnet.phase.echoes import combined_magnitude, fit_field, unwrap_echoes
+from qsmnet.phase.unwrap import Unwrap
+from qsmnet.volumes import LocalField, Scan, Susceptibility, TotalField
+
+log = logging.getLogger(__name__)
+
+Reference = Literal["mean", "none"]
+
+_INEXACT = (
+    "the unwrapping is not exact: part of the field is lost near vessels, air and noise; "
+    "prefer best_path for quantitative work"
+)
+_OFFSET_STAYS = "one echo: the phase offset of coils and pulses is part of the field"
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """A susceptibility map and everything it was made from.
+
+    Parameters
+    ----------
+    susceptibility
+        In ppm, referenced as asked for.
+    mean_before_reference
+        Mean of the map over its mask in ppm as the method left it; what referencing subtracts.
+    noise_source
+        Where the noise of the field comes from, in words.
+    flags
+        Warnings in words, of every stage.
+    local_field, total_field, unwrapped
+        Intermediates in ppm, ppm and rad; None for stages that did not run.
+    """
+
+    susceptibility: Susceptibility
+    mean_before_reference: float
+    noise_source: str
+    flags: tuple[str, ...] = ()
+    local_field: LocalField | None = None
+    total_field: TotalField | None = None
+    unwrapped: Float[Tensor, "echo x y z"] | None = None
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One method for each stage; enter it at any stage.
+
+    Parameters
+    ----------
+    unwrap, mask, background, inverter
+        The methods.
+    reference
+        ``mean`` makes the mean over the mask zero; ``none`` leaves the map as the method made it.
+
+    Raises
+    ------
+    UsageError
+        If the inverter needs several orientations.
+    """
+
+    unwrap: Unwrap
+    mask: Mask
+    background: BackgroundRemoval
+    inverter: Inverter | TotalFieldInverter
+    reference: Reference = "mean"
+
+    def __post_init__(self) -> None:
+        if self.inverter.takes == "local_fields":
+            raise UsageError(
+                "--inverter",
+                f"{type(self.inverter).__name__} needs several orientations",
+                "choose a method that takes one scan",
+            )
+
+    def reconstruct(
+        self, data: Scan | TotalField | LocalField, mask: Bool[Tensor, "x y z"] | None = None
+    ) -> Reconstruction:
+        """Run the stages that are left.
+
+        Parameters
+        ----------
+        data
+            A scan, a total field or a local field.
+        mask
+            Of a scan; None finds it in the magnitude. Fields bring their own.
+
+        Raises
+        ------
+        NumericalError
+            If data in the mask, or the result, are NaN or infinite.
+        InconsistentError
+            If the mask is empty or on another grid, or a single-step method is given a local field.
+        """
+        if isinstance(data, Scan):
+            return self._from_scan(data, mask)
+        if mask is not None:
+            raise InconsistentError("mask", "given beside a field", "fields bring their own mask")
+        if isinstance(data, TotalField):
+            source = "given" if data.noise is not None else ""
+            return self._from_total(data, source)
+        return self._from_local(data, "given" if data.noise is not None else "")
+
+    def object_mask(self, scan: Scan) -> Bool[Tensor, "x y z"]:
+        """Mask that the configured method finds in the magnitude of ``scan``."""
+        return self.mask(combined_magnitude(scan), scan.geometry)
+
+    def _from_scan(self, scan: Scan, mask: Tensor | None) -> Reconstruction:
+        inside = self.object_mask(scan) if mask is None else mask
+        if inside.shape != scan.magnitude.shape[1:] or not bool(inside.any()):
+            raise InconsistentError(
+                "mask",
+                f"shape {tuple(inside.shape)} with {int(inside.sum())} voxels does not fit the scan's "
+                f"{tuple(scan.magnitude.shape[1:])}",
+                "give a mask of the scan's grid",
+            )
+        scan = replace(
+            scan,
+            wrapped_phase=finite_in_mask(scan.wrapped_phase, inside, "phase"),
+            magnitude=finite_in_mask(scan.magnitude, inside, "magnitude"),
+        )
+        log.info("unwrapping %d echoes", len(scan.echo_times))
+        unwrapped = unwrap_echoes(scan, inside, self.unwrap)
+        log.info("fitting the field")
+        total = fit_field(scan, unwrapped, inside)
+        how = "residuals of the echo fit" if len(scan.echo_times) > 2 else "high-pass of the images"
+        flags = () if self.unwrap.exact else (_INEXACT,)
+        flags += (_OFFSET_STAYS,) if len(scan.echo_times) == 1 else ()
+        result = self._from_total(total, f"estimated: {how} and the magnitude, a map")
+        return replace(result, unwrapped=unwrapped, flags=flags + result.flags)
+
+    def _from_total(self, total: TotalField, noise_source: str) -> Reconstruction:
+        total = replace(total, field=finite_in_mask(total.field, total.mask, "total field"))
+        if self.inverter.takes == "total_field":
+            log.info("inverting the total field")
+            return self._finish(self.inverter(total), noise_source, total)  # type: ignore[arg-type]
+        log.info("removing the background field")
+        result = self._from_local(self.background(total), noise_source)
+        return replace(result, total_field=total)
+
+    def _from_local(self, local: LocalField, noise_source: str) -> Reconstruction:
+        if self.inverter.takes == "total_field":
+            raise InconsistentError(
+                "--local-field", "a single-step method needs the total field", "give --total-field"
+            )
+        known = local.support > 0
+        field = finite_in_mask(local.field, known, "local field")
+        # what lies outside the support is unknown: a number there must not reach a method
+        local = replace(local, field=torch.where(known, field, 0.0))
+        if local.noise is None:
+            local = replace(local, noise=estimate_noise(local.field, known))
+            noise_source = "estimated: median of the high-passed local field, one number"
+        log.info("inverting")
+        result = self._finish(self.inverter(local), noise_source)  # type: ignore[arg-type]
+        return replace(result, local_field=local)
+
+    def _finish(
+        self, chi: Susceptibility, noise_source: str, total: TotalField | None = None
+    ) -> Reconstruction:
+        if not bool(chi.chi.isfinite().all()):
+            raise NumericalError(
+                type(self.inverter).__name__,
+                "the map holds NaN or infinity",
+                "check its parameters",
+            )
+        mean = float(chi.chi[chi.mask].mean())
+        referenced = chi.referenced_to_mean() if self.reference == "mean" else chi
+        return Reconstruction(referenced, mean, noise_source, chi.flags, total_field=total)
