@@ -5,7 +5,6 @@ import io
 import math
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -64,7 +63,7 @@ def _checked_size(file: Path) -> int:
     return size
 
 
-def _is_gzip(file: Path, raw: BinaryIO) -> bool:
+def _is_gzip(file: Path, raw: io.BufferedIOBase) -> bool:
     zipped = raw.read(2) == _GZIP_MAGIC
     raw.seek(0)
     if zipped and not file.name.endswith(".gz"):
@@ -75,7 +74,7 @@ def _is_gzip(file: Path, raw: BinaryIO) -> bool:
     return zipped
 
 
-def _parse(file: Path, stream: BinaryIO | gzip.GzipFile, size: int) -> nib.Nifti1Image:
+def _parse(file: Path, stream: io.BufferedIOBase, size: int) -> nib.Nifti1Image:
     start = stream.read(_LARGEST_HEADER)
     header = _header(file, start)
     expected = _expected_bytes(file, header)
@@ -104,7 +103,7 @@ def _image(file: Path, header: nib.Nifti1Header, content: bytearray) -> nib.Nift
         raise UnreadableError(file, f"has a damaged header ({error})", _COPY) from error
 
 
-def _drain(stream: BinaryIO | gzip.GzipFile, content: bytearray, most: int) -> None:
+def _drain(stream: io.BufferedIOBase, content: bytearray, most: int) -> None:
     """Read on to ``most`` bytes or the end, which is where gzip checks its CRC."""
     while len(content) < most and (part := stream.read(min(most - len(content), 1 << 24))):
         content += part
@@ -145,7 +144,7 @@ def _check_dimensions(file: Path, header: nib.Nifti1Header) -> None:
 def _check_data_type(file: Path, header: nib.Nifti1Header) -> None:
     try:
         dtype = header.get_data_dtype()
-    except nib.spatialimages.HeaderDataError as error:
+    except (nib.spatialimages.HeaderDataError, KeyError) as error:
         raise UnreadableError(file, "header has an unknown data type", _COPY) from error
     if dtype.kind not in "iufc":
         raise InconsistentError(file, f"voxels are {dtype}, not numbers", "give a grey-scale image")
@@ -167,10 +166,10 @@ def _check_voxel_sizes(file: Path, header: nib.Nifti1Header) -> None:
 def _expected_bytes(file: Path, header: nib.Nifti1Header) -> int:
     offset = float(header["vox_offset"])
     least = header.sizeof_hdr + 4
-    if not (offset == 0 or least <= offset < 2**31):  # 0 means the least; NaN fails too
+    if not least <= offset < 2**31:  # NaN fails too
         raise UnreadableError(file, f"header puts the voxels at byte {offset}", _COPY)
     shape = (int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])])
-    return max(int(offset), least) + math.prod(shape) * int(header.get_data_dtype().itemsize)
+    return int(offset) + math.prod(shape) * int(header.get_data_dtype().itemsize)
 
 
 def _check_memory(file: Path, expected: int) -> None:
