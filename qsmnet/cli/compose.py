@@ -135,7 +135,7 @@ def _load(group: str, name: str, folder: Path | None) -> DictConfig:
         search = "hydra.searchpath=[pkg://qsmnet.configs]"
         with initialize_config_dir(str(folder), version_base="1.3"):
             return _group(hydra_compose(f"{group}/{name}", overrides=[search]), group)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise UsageError(
             f"{group} {name!r}", f"is a broken config: {error}", "repair it"
         ) from error
