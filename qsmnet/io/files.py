@@ -83,7 +83,8 @@ def atomic_write(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         _flush(temporary)
         _check_free(target, overwrite)
         temporary.replace(target)
-        _flush(target.parent)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _flush(target.parent)
     except OSError as error:
         raise _write_error(target, error) from error
     finally:
