@@ -1,0 +1,64 @@
+"""A verb as a Hydra app: ``key=value`` overrides, ``--multirun``, ``--config-dir``, ``--cfg job``."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from unittest.mock import patch
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from qsmnet.errors import UsageError
+
+#: Besides qsmnet's own, what a training config may name.
+_ALLOWED = ("qsmnet.", "torch.optim.")
+
+
+def run_app(config_name: str, task: Callable[[DictConfig], None], argv: Sequence[str]) -> None:
+    """Compose ``configs/<config_name>.yaml`` with ``argv`` and hand it to ``task``.
+
+    Raises
+    ------
+    UsageError
+        If an override is wrong, a value is missing or a target is not allowed.
+    """
+
+    def checked(config: DictConfig) -> None:
+        check_targets(config)
+        task(config)
+
+    # Hydra reads sys.argv, and only with its full-error switch leaves exceptions to the caller
+    with (
+        patch.object(sys, "argv", [f"qsmnet {config_name}", *argv]),
+        patch.dict(os.environ, {"HYDRA_FULL_ERROR": "1"}),
+    ):
+        try:
+            hydra.main(
+                version_base="1.3", config_path="pkg://qsmnet.configs", config_name=config_name
+            )(checked)()
+        except (HydraException, OmegaConfBaseException) as error:
+            reason = " ".join(str(error).split())
+            fix = f"see `qsmnet {config_name} --cfg job` for every setting"
+            raise UsageError(f"qsmnet {config_name}", reason, fix) from error
+
+
+def check_targets(config: DictConfig) -> None:
+    """Refuse a config that names code outside of qsmnet and torch's optimizers.
+
+    Raises
+    ------
+    UsageError
+        With the target.
+    """
+    pending: list[object] = [OmegaConf.to_container(config, resolve=False)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            target = node.get("_target_")
+            if target is not None and not str(target).startswith(_ALLOWED):
+                raise UsageError("config", f"names the target {target!r}", "use a class of qsmnet")
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)

@@ -1,0 +1,110 @@
+"""A trained network as an inverter."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from qsmnet.geometry import Geometry
+from qsmnet.inversion.inverter import Input
+from qsmnet.networks.frame import Frame
+from qsmnet.volumes import LocalField, Susceptibility
+from qsmnet.weights.store import Card, load_weights
+
+
+@dataclass(frozen=True)
+class LearnedInverter:
+    """Susceptibility by a network whose weights are verified when they are loaded.
+
+    The network sees the field where it is known, the noise's standard deviation (0 when unknown) and the geometry;
+    nothing that a user would not have. Whole volumes, float32.
+
+    Parameters
+    ----------
+    weights
+        A released name, or a ``.safetensors`` file with its card beside it.
+    device
+        ``cpu`` or a torch device.
+
+    Raises
+    ------
+    qsmnet.errors.WeightsError
+        At the first call, if the weights are damaged or do not fit.
+    """
+
+    weights: str
+    device: str = "cpu"
+
+    takes: ClassVar[Input] = "local_field"
+
+    def __call__(self, local: LocalField, /) -> Susceptibility:
+        """Invert each item of the batch by itself, so that memory does not grow with the batch."""
+        network, card = _loaded(self.weights, self.device)
+        shape = local.field.shape
+        support = local.support
+        volumes = [
+            v.reshape(-1, *shape[-3:]) for v in (local.field, support, local.mask, _noise(local))
+        ]
+        items = [
+            _invert(network, *each, local.geometry, self.device)
+            for each in zip(*volumes, strict=True)
+        ]
+        chi = torch.stack(items).reshape(shape).to(local.field) * local.mask
+        return Susceptibility(chi, local.mask, flags=training_range_flags(card, local.geometry))
+
+
+def training_range_flags(card: Card, geometry: Geometry) -> tuple[str, ...]:
+    """Warnings where a scan lies outside what the card says the weights were trained for."""
+    trained: dict[str, Any] = card.get("trained_for", {})
+    flags = []
+    low, high = trained.get("voxel_size_mm", (0.0, float("inf")))
+    if min(geometry.voxel_size) < low * 0.99 or max(geometry.voxel_size) > high * 1.01:
+        flags.append(
+            f"voxel size {geometry.voxel_size} mm is outside the {low} to {high} mm of the training"
+        )
+    tilt = _tilt_from_third_axis(geometry)
+    if tilt > trained.get("tilt_degrees", 180.0) + 0.5:
+        flags.append(
+            f"B0 lies {tilt:.0f} degrees from the third axis; trained up to {trained['tilt_degrees']:.0f}"
+        )
+    return tuple(flags)
+
+
+@lru_cache(maxsize=4)
+def _loaded(weights: str, device: str) -> tuple[nn.Module, Card]:
+    network, card = load_weights(weights)
+    return network.to(device), card
+
+
+@torch.no_grad()
+def _invert(
+    network: nn.Module,
+    field: Tensor,
+    support: Tensor,
+    mask: Tensor,
+    noise: Tensor,
+    geometry: Geometry,
+    device: str,
+) -> Tensor:
+    inputs = [v.to(device=device, dtype=torch.float32)[None, None] for v in (field, support, noise)]
+    factor = getattr(network, "field_of_view", None)
+    if factor is None:
+        result: Tensor = network(*inputs, [geometry])[0, 0]
+        return result.to(field.device)
+    # where the field is known outside the mask it is data too
+    frame = Frame.around((mask | (support > 0)).to(device), factor)
+    chi = network(*(frame.cut(v) for v in inputs), [geometry])[0, 0]
+    return frame.paste(chi, tuple(field.shape)).to(field.device)
+
+
+def _noise(local: LocalField) -> Tensor:
+    if isinstance(local.noise, Tensor):
+        return local.noise
+    return torch.full_like(local.field, float(local.noise or 0.0))
+
+
+def _tilt_from_third_axis(geometry: Geometry) -> float:
+    cosine = torch.tensor(min(1.0, abs(geometry.b0_dir[2])))
+    return float(torch.rad2deg(torch.acos(cosine)))

@@ -1,0 +1,47 @@
+"""What every network takes and gives, and what they share."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from qsmnet.geometry import Geometry
+
+
+class Network(Protocol):
+    """Field to susceptibility, homogeneous of degree 1: f(s field, s noise) = s f(field, noise)."""
+
+    def forward(
+        self,
+        field: Float[Tensor, "batch 1 x y z"],
+        support: Float[Tensor, "batch 1 x y z"],
+        noise: Float[Tensor, "batch 1 x y z"],
+        geometry: Sequence[Geometry],
+    ) -> Float[Tensor, "batch 1 x y z"]:
+        """Susceptibility in ppm.
+
+        Parameters
+        ----------
+        field
+            Local field in ppm, zero where unknown.
+        support
+            Where the field is known, in [0, 1].
+        noise
+            Standard deviation of the field in ppm; 0 for none or unknown.
+        geometry
+            One an item.
+        """
+        ...
+
+
+def robust_scale(
+    field: Float[Tensor, "batch 1 x y z"], support: Float[Tensor, "batch 1 x y z"]
+) -> Float[Tensor, "batch 1 1 1 1"]:
+    """Mean absolute field where it is known, in ppm: what inputs are divided by and outputs multiplied.
+
+    A root mean square would follow a single calcification.
+    """
+    axes = (-3, -2, -1)
+    total = (field.abs() * support).sum(axes, keepdim=True)
+    return (total / support.sum(axes, keepdim=True).clamp_min(1.0)).clamp_min(1e-9)

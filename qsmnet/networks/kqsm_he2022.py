@@ -1,0 +1,96 @@
+"""k-QSM as published (He et al. 2022)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qsmnet.dipole import Shape, sampled_kernel
+from qsmnet.geometry import Geometry
+
+
+class KQSMHe2022(nn.Module):
+    """Residual network on k-space (He et al. 2022, 10.3389/fnins.2022.837721), 502,594 parameters.
+
+    Three channels on the centred full k-space, ``Re TKD, Im TKD, D``; a convolution to 32 channels, eight
+    residual blocks with dropout, two convolutions and one to ``Re chi, Im chi``. As in the authors'
+    code: raw unnormalised FFT, no input scaling, the whole spectrum is replaced, the image is
+    ``|ifft| sign(Re ifft)``, and truncation writes +threshold even where D is negative.
+
+    Parameters
+    ----------
+    threshold
+        TKD's threshold (0.1; the paper also has 0.2).
+    width, blocks
+        32 and 8 in the paper.
+    dropout
+        Of whole feature maps, in each block.
+    """
+
+    def __init__(
+        self, threshold: float = 0.1, width: int = 32, blocks: int = 8, dropout: float = 0.2
+    ) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.stem = nn.Conv3d(3, width, 3, padding=1)
+        self.blocks = nn.ModuleList([_DropoutBlock(width, dropout) for _ in range(blocks)])
+        self.tail = nn.Sequential(
+            nn.Conv3d(width, width, 3, padding=1), nn.Conv3d(width, width, 3, padding=1)
+        )
+        self.head = nn.Conv3d(width, 2, 3, padding=1)
+
+    def forward(
+        self,
+        field: Float[Tensor, "batch 1 x y z"],
+        support: Float[Tensor, "batch 1 x y z"],
+        noise: Float[Tensor, "batch 1 x y z"],  # noqa: ARG002  # the published network knows no noise
+        geometry: Sequence[Geometry],
+    ) -> Float[Tensor, "batch 1 x y z"]:
+        """Susceptibility in ppm; see `qsmnet.networks.contract.Network`."""
+        spectrum = self.spectrum(field * support, geometry)
+        with torch.autocast(field.device.type, enabled=False):
+            image = torch.fft.ifftn(
+                torch.fft.ifftshift(spectrum, dim=(-3, -2, -1)), dim=(-3, -2, -1)
+            )
+            return (image.abs() * image.real.sign())[:, None]
+
+    def spectrum(
+        self, field: Float[Tensor, "batch 1 x y z"], geometry: Sequence[Geometry]
+    ) -> Float[Tensor, "batch x y z"]:
+        """Predicted centred k-space, complex, unnormalised."""
+        state = self.stem(self.inputs(field, geometry))
+        for block in self.blocks:
+            state = block(F.leaky_relu(state, 0.1))
+        predicted = self.head(self.tail(state)).float()
+        return torch.complex(predicted[:, 0], predicted[:, 1])
+
+    def inputs(
+        self, field: Float[Tensor, "batch 1 x y z"], geometry: Sequence[Geometry]
+    ) -> Float[Tensor, "batch 3 x y z"]:
+        """``Re TKD, Im TKD, D`` on the centred grid."""
+        shape: Shape = (field.shape[-3], field.shape[-2], field.shape[-1])
+        kernels = [sampled_kernel(shape, each).to(field) for each in geometry]
+        kernel = torch.fft.fftshift(torch.stack(kernels), dim=(-3, -2, -1))
+        with torch.autocast(field.device.type, enabled=False):
+            spectrum = torch.fft.fftshift(
+                torch.fft.fftn(field[:, 0].float(), dim=(-3, -2, -1)), dim=(-3, -2, -1)
+            )
+        truncated = torch.where(kernel.abs() < self.threshold, self.threshold, kernel)
+        tkd = spectrum / truncated
+        return torch.stack([tkd.real, tkd.imag, kernel], dim=1)
+
+
+class _DropoutBlock(nn.Module):
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Conv3d(width, width, 3, padding=1)
+        self.dropout = nn.Dropout3d(dropout)
+        self.second = nn.Conv3d(width, width, 3, padding=1)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Convolution, Leaky-ReLU, dropout, convolution, shortcut."""
+        hidden = self.dropout(F.leaky_relu(self.first(state), 0.1))
+        result: Tensor = state + self.second(hidden)
+        return result

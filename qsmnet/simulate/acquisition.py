@@ -1,0 +1,155 @@
+"""Voxel size, B0 direction, field and noise: how a phantom is measured."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from qsmnet.dipole import Dipole, Kernel
+from qsmnet.geometry import Geometry, Triple
+from qsmnet.simulate.grid import Grid
+from qsmnet.simulate.phantom import Record
+from qsmnet.simulate.randomness import (
+    draw_seed,
+    item_generator,
+    lattice_noise,
+    log_uniform,
+    random_rotation,
+    uniform,
+    white_noise,
+)
+
+_LARGEST_CONE = 180.0
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """Ranges from which a measurement is drawn.
+
+    Parameters
+    ----------
+    voxel_sizes
+        Length of the seeded list of voxel sizes (mm, 0.5 to 2, slices up to 3 times thicker); a list, so that
+        the six component spectra of each can be cached. Used where ``voxel_size`` is None.
+    voxel_size
+        One voxel size in mm for all.
+    isotropic
+        Share of 1 mm isotropic entries of the list.
+    tilt
+        Largest angle in degrees between B0 and the grid's third axis; 180 is any direction.
+    axial
+        Share of scans with B0 exactly along the third axis.
+    b0_dir
+        One B0 direction in voxel axes for all.
+    noise
+        Smallest and largest standard deviation in ppm, log-uniform.
+    noise_free, strongly_noisy, unmasked
+        Shares of scans without noise, with one to three times the largest noise, and with a field that is known
+        outside the mask.
+    kernel
+        ``prism``, since phantoms are partial-volume voxels.
+    padding
+        Zero padding of the field's convolution.
+    """
+
+    voxel_sizes: int = 64
+    voxel_size: Triple | None = None
+    isotropic: float = 0.4
+    tilt: float = 180.0
+    axial: float = 0.4
+    b0_dir: Triple | None = None
+    noise: tuple[float, float] = (1e-4, 1e-2)
+    noise_free: float = 0.15
+    strongly_noisy: float = 0.1
+    unmasked: float = 0.1
+    kernel: Kernel = "prism"
+    padding: float = 2.0
+
+    def draw_voxel_size(self, rng: np.random.Generator, seed: int) -> Triple:
+        """The fixed voxel size, or one of the run's list."""
+        if self.voxel_size is not None:
+            x, y, z = (float(v) for v in self.voxel_size)
+            return x, y, z
+        return voxel_size_list(seed, self.voxel_sizes, self.isotropic)[
+            int(rng.integers(self.voxel_sizes))
+        ]
+
+    def draw(self, rng: np.random.Generator) -> Record:
+        """B0 direction and noise."""
+        return {
+            "b0_dir": self._draw_direction(rng),
+            "noise": self._draw_noise(rng),
+            "unmasked": bool(rng.random() < self.unmasked),
+        }
+
+    def _draw_direction(self, rng: np.random.Generator) -> list[float]:
+        if self.b0_dir is not None:
+            return [float(c) for c in self.b0_dir]
+        if rng.random() < self.axial:
+            return [0.0, 0.0, 1.0]
+        if self.tilt >= _LARGEST_CONE:
+            rows = random_rotation(rng)
+            return [float(c) for c in np.array(rows) @ [0.0, 0.0, 1.0]]
+        angle, turn = math.radians(rng.uniform(0, self.tilt)), rng.uniform(0, 2 * math.pi)
+        x, y = math.sin(angle) * math.cos(turn), math.sin(angle) * math.sin(turn)
+        return [x, y, math.cos(angle)]
+
+    def _draw_noise(self, rng: np.random.Generator) -> Record:
+        kind = rng.random()
+        level = log_uniform(rng, *self.noise)
+        if kind < self.noise_free:
+            level = 0.0
+        elif kind < self.noise_free + self.strongly_noisy:
+            level = self.noise[1] * uniform(rng, (1.0, 3.0))
+        varies = bool(rng.random() < 0.5)
+        return {
+            "level": level,
+            "variation": uniform(rng, (0.1, 0.5)) if varies else 0.0,
+            "seed": draw_seed(rng),
+        }
+
+
+def voxel_size_list(seed: int, n: int, isotropic: float) -> list[Triple]:
+    """``n`` voxel sizes in mm: 1 mm isotropic for the given share, else drawn and rounded to 0.05 mm."""
+    rng = item_generator(seed, "voxel sizes", 0)
+    sizes: list[Triple] = [(1.0, 1.0, 1.0)] * round(n * isotropic)
+    while len(sizes) < n:
+        in_plane = log_uniform(rng, 0.5, 1.6)
+        ratio = log_uniform(rng, 0.85, 1.15)
+        thickness = min(3.0, in_plane * log_uniform(rng, 1.0, 3.0))
+        x, y, z = (round(20 * v) / 20 for v in (in_plane, in_plane * ratio, thickness))
+        sizes.append((x, y, z))
+    return sizes
+
+
+def noise_map(record: Record, grid: Grid) -> Float[Tensor, "x y z"]:
+    """Standard deviation in ppm: constant, or varying smoothly as coil sensitivity makes it."""
+    if record["variation"] == 0 or record["level"] == 0:
+        return torch.full(grid.shape, float(record["level"]), device=grid.device)
+    half = max(grid.extent) / 2
+    smooth = lattice_noise(record["seed"] + 1, half / 2, grid.points(), extent=half * 1.01)
+    return float(record["level"]) * torch.exp(record["variation"] * smooth)
+
+
+def add_noise(
+    field: Float[Tensor, "x y z"], deviation: Float[Tensor, "x y z"], seed: int
+) -> Float[Tensor, "x y z"]:
+    """White noise of the given standard deviation, added before any masking."""
+    return field + deviation * white_noise(seed, tuple(field.shape), field.device)
+
+
+def local_fields(
+    chi: Float[Tensor, "batch x y z"],
+    mask: Bool[Tensor, "batch x y z"],
+    geometries: Sequence[Geometry],
+    kernel: Kernel = "prism",
+    padding: float = 2.0,
+) -> Float[Tensor, "batch x y z"]:
+    """Field in ppm of the susceptibility inside the mask, on the whole grid: one batched convolution."""
+    shape = (chi.shape[-3], chi.shape[-2], chi.shape[-1])
+    dipole = Dipole(shape, geometries, kernel, padding, device=chi.device)
+    return dipole.forward(chi * mask)

@@ -1,0 +1,114 @@
+"""A bank of phantoms on disk: rendered once, measured anew for every training item."""
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from qsmnet.simulate.phantom import Phantom, Record
+from qsmnet.simulate.simulator import Simulator
+
+
+class Bank:
+    """Phantoms ``0 .. n-1`` of a split, stored as float16 susceptibility and uint8 labels.
+
+    Building resumes where it stopped; a bank that was made by other settings is refused.
+
+    Parameters
+    ----------
+    folder
+        Where the arrays lie.
+    simulator
+        What draws them.
+    n, seed, split
+        How many, and which.
+    workers
+        Processes that build.
+
+    Raises
+    ------
+    ValueError
+        If ``folder`` holds a bank of other settings.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        simulator: Simulator,
+        n: int,
+        seed: int,
+        split: str,
+        workers: int = 1,
+    ) -> None:
+        self.folder, self.simulator, self.n, self.seed, self.split = (
+            folder,
+            simulator,
+            n,
+            seed,
+            split,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {"simulator": repr(simulator), "n": n, "seed": seed, "split": split}
+        _claim(folder / "bank.json", settings)
+        self.records = [simulator.draw(seed, split, i) for i in range(n)]
+        missing = [i for i in range(n) if not self._path(i).exists()]
+        if missing:
+            self._build(missing, workers)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def phantom(self, index: int) -> Phantom:
+        """Phantom ``index``; its susceptibility was rounded to half precision once, on the disk."""
+        with np.load(self._path(index)) as stored:
+            labels = torch.from_numpy(stored["labels"])
+            chi = torch.from_numpy(stored["chi"].astype(np.float32))
+        return Phantom(chi, labels < _OUTSIDE, torch.where(labels < _OUTSIDE, labels, 0))
+
+    def __iter__(self) -> Iterator[Phantom]:
+        return (self.phantom(i) for i in range(self.n))
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:05d}.npz"
+
+    def _build(self, indices: list[int], workers: int) -> None:
+        jobs = [(self.simulator, self.records[i], self._path(i)) for i in indices]
+        if workers <= 1:
+            for job in jobs:
+                _render_to(job)
+            return
+        # spawned, not forked: a forked child of a threaded torch can hang
+        with ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_one_thread
+        ) as pool:
+            list(pool.map(_render_to, jobs, chunksize=4))
+
+
+_OUTSIDE = 255
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _render_to(job: tuple[Simulator, Record, Path]) -> None:
+    simulator, record, path = job
+    phantom = simulator.phantom(record)
+    labels = torch.where(phantom.mask, phantom.segmentation, _OUTSIDE).to(torch.uint8)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as stream:
+        np.savez(stream, chi=phantom.chi.half().numpy(), labels=labels.numpy())
+    part.replace(path)
+
+
+def _claim(path: Path, settings: dict[str, object]) -> None:
+    if path.exists():
+        if json.loads(path.read_text()) != settings:
+            raise ValueError(f"{path.parent} holds a bank of other settings; name another folder")
+        return
+    path.write_text(json.dumps(settings, indent=1))

@@ -1,0 +1,73 @@
+"""Random numbers that depend on (seed, split, item) alone, whatever the worker count or batch size."""
+
+import zlib
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_LARGEST_SEED = 2**31 - 1
+
+
+def item_generator(seed: int, split: str, index: int) -> np.random.Generator:
+    """Generator of item ``index`` of ``split``; different splits never share a stream."""
+    return np.random.default_rng([seed, zlib.crc32(split.encode()), index])
+
+
+def draw_seed(rng: np.random.Generator) -> int:
+    """An integer for a record, from which rendering makes its noise."""
+    return int(rng.integers(_LARGEST_SEED))
+
+
+def white_noise(seed: int, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
+    """Standard normal float32 values; drawn on the CPU so that a GPU renders the same item."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator).to(device)
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number whose logarithm is uniform."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    """A plain float, so that records stay JSON."""
+    return float(rng.uniform(*bounds))
+
+
+def random_rotation(rng: np.random.Generator, largest_degrees: float = 180.0) -> list[list[float]]:
+    """Rotation matrix about a uniform axis by a uniform angle of up to ``largest_degrees``."""
+    axis = rng.normal(size=3)
+    axis /= np.linalg.norm(axis)
+    angle = np.radians(rng.uniform(-largest_degrees, largest_degrees))
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    matrix = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    rows: list[list[float]] = matrix.tolist()
+    return rows
+
+
+def lattice_noise(
+    seed: int, spacing: float, points: Float[Tensor, "3 x y z"], extent: float = 120.0
+) -> Float[Tensor, "x y z"]:
+    """Smooth unit-variance noise at ``points`` (mm), the same function of space on every grid.
+
+    White noise on a lattice of ``spacing`` mm over ``[-extent, extent]^3``, smoothed by a three-point
+    binomial filter and interpolated linearly; correlation length about two spacings.
+    """
+    n = max(4, round(2 * extent / spacing) + 1)
+    lattice = white_noise(seed, (1, 1, n, n, n), points.device)
+    taps = torch.tensor([0.25, 0.5, 0.25], device=points.device)
+    for axis in range(3):
+        shape = [1, 1, 1, 1, 1]
+        shape[2 + axis] = 3
+        padding = [0, 0, 0]
+        padding[axis] = 1
+        lattice = torch.nn.functional.conv3d(lattice, taps.reshape(shape), padding=tuple(padding))
+    lattice = lattice / lattice.std()
+    # grid_sample wants the last axis first and coordinates in [-1, 1]
+    grid = (points / extent).flip(0).permute(1, 2, 3, 0)[None]
+    sampled: Tensor = torch.nn.functional.grid_sample(
+        lattice, grid, align_corners=True, padding_mode="reflection"
+    )
+    return sampled[0, 0]

@@ -1,0 +1,135 @@
+"""Draw -> record -> render for whole scenes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from qsmnet.geometry import Geometry
+from qsmnet.simulate.acquisition import Acquisition, add_noise, local_fields, noise_map
+from qsmnet.simulate.grid import Grid
+from qsmnet.simulate.phantom import Phantom, Record, Source
+from qsmnet.simulate.randomness import item_generator
+from qsmnet.simulate.scene import Scene
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """A mixture of sources seen through one kind of acquisition.
+
+    Parameters
+    ----------
+    sources
+        By name, what draws phantoms.
+    weights
+        By name, how often; equal when left out.
+    acquisition
+        Voxel sizes, B0 directions and noise.
+    shape
+        Voxels along x, y, z.
+    device
+        Where scenes are rendered; random numbers are drawn on the CPU.
+    """
+
+    sources: Mapping[str, Source]
+    weights: Mapping[str, float] | None = None
+    acquisition: Acquisition = field(default_factory=Acquisition)
+    shape: Sequence[int] = (64, 64, 64)
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 8:
+            raise ValueError(f"shape needs three sizes of at least 8, got {tuple(self.shape)}")
+        if self.weights is not None and set(self.weights) != set(self.sources):
+            raise ValueError(f"weights {sorted(self.weights)} are not of {sorted(self.sources)}")
+
+    def draw(self, seed: int, split: str, index: int) -> Record:
+        """Record of item ``index`` of ``split``, as plain JSON."""
+        rng = item_generator(seed, split, index)
+        voxel_size = self.acquisition.draw_voxel_size(rng, seed)
+        name = self._draw_source(rng)
+        x, y, z = (int(n) for n in self.shape)
+        grid = Grid((x, y, z), voxel_size, self.device)
+        return {
+            "seed": seed,
+            "split": split,
+            "index": index,
+            "shape": [x, y, z],
+            "voxel_size": list(voxel_size),
+            "source": name,
+            "phantom": self.sources[name].draw(rng, grid),
+            "acquisition": self.acquisition.draw(rng),
+        }
+
+    def phantom(self, record: Record) -> Phantom:
+        """The susceptibility of a record, without a measurement."""
+        phantom = self.sources[record["source"]].render(record["phantom"], self.grid(record))
+        return replace(phantom, chi=phantom.chi * phantom.mask)
+
+    def grid(self, record: Record) -> Grid:
+        """Grid of a record; its voxel size and shape may be changed to render the same brain elsewhere."""
+        x, y, z = record["shape"]
+        dx, dy, dz = record["voxel_size"]
+        return Grid((x, y, z), (dx, dy, dz), self.device)
+
+    def render(self, record: Record) -> Scene:
+        """The scene of a record."""
+        return self.render_batch([record])[0]
+
+    def scene(self, seed: int, index: int, split: str = "test") -> Scene:
+        """Draw and render one item."""
+        return self.render(self.draw(seed, split, index))
+
+    def render_batch(self, records: Sequence[Record]) -> list[Scene]:
+        """Scenes of equal shape; one batched convolution for all fields."""
+        phantoms = [self.phantom(record) for record in records]
+        return self.measure(phantoms, records)
+
+    def measure(self, phantoms: Sequence[Phantom], records: Sequence[Record]) -> list[Scene]:
+        """Fields and noise of phantoms that are there already."""
+        geometries = [geometry_of(record) for record in records]
+        exact = local_fields(
+            torch.stack([p.chi for p in phantoms]),
+            torch.stack([p.mask for p in phantoms]),
+            geometries,
+            self.acquisition.kernel,
+            self.acquisition.padding,
+        )
+        return [
+            self._with_noise(phantom, field_, record, geometry)
+            for phantom, field_, record, geometry in zip(
+                phantoms, exact, records, geometries, strict=True
+            )
+        ]
+
+    def _with_noise(
+        self, phantom: Phantom, exact: torch.Tensor, record: Record, geometry: Geometry
+    ) -> Scene:
+        noise = record["acquisition"]["noise"]
+        deviation = noise_map(noise, self.grid(record))
+        unmasked = record["acquisition"]["unmasked"]
+        support = torch.ones_like(phantom.mask) if unmasked else phantom.mask
+        return Scene(
+            chi=phantom.chi,
+            mask=phantom.mask,
+            segmentation=phantom.segmentation,
+            local_field=add_noise(exact, deviation, noise["seed"]) * support,
+            local_field_exact=exact,
+            noise=deviation,
+            field_support=support,
+            geometry=geometry,
+            record=record,
+        )
+
+    def _draw_source(self, rng: np.random.Generator) -> str:
+        names = sorted(self.sources)
+        weights = np.array([1.0 if self.weights is None else self.weights[n] for n in names])
+        return str(rng.choice(names, p=weights / weights.sum()))
+
+
+def geometry_of(record: Record) -> Geometry:
+    """Voxel size and B0 direction of a record."""
+    dx, dy, dz = record["voxel_size"]
+    bx, by, bz = record["acquisition"]["b0_dir"]
+    return Geometry((dx, dy, dz), (bx, by, bz))

@@ -1,0 +1,368 @@
+"""Training pairs: simulated on the fly from a bank of phantoms, or the user's own."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from qsmnet.geometry import Geometry
+from qsmnet.io.nifti import check_same_grid, read_volume
+from qsmnet.networks.frame import Frame
+from qsmnet.simulate.acquisition import add_noise, local_fields, noise_map
+from qsmnet.simulate.bank import Bank
+from qsmnet.simulate.phantom import Phantom, Record
+from qsmnet.simulate.randomness import item_generator
+from qsmnet.simulate.simulator import Simulator, geometry_of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch; volumes are ``(batch, 1, x, y, z)`` in ppm."""
+
+    field: Tensor
+    support: Tensor
+    noise: Tensor
+    chi: Tensor
+    mask: Tensor
+    geometry: tuple[Geometry, ...]
+    items: tuple[int, ...]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on another device."""
+        names = ("field", "support", "noise", "chi", "mask")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+@dataclass(frozen=True)
+class _Item:
+    field: Tensor
+    support: Tensor
+    noise: Tensor
+    chi: Tensor
+    mask: Tensor
+    geometry: Geometry
+    index: int
+
+
+def collate(items: Sequence[_Item]) -> Batch:
+    """Stack items and add the channel axis."""
+    stacked = {
+        name: torch.stack([getattr(item, name) for item in items])[:, None].float()
+        for name in ("field", "support", "noise", "chi", "mask")
+    }
+    return Batch(
+        **stacked,
+        geometry=tuple(item.geometry for item in items),
+        items=tuple(item.index for item in items),
+    )
+
+
+class SimulatedPairs(Dataset[_Item]):
+    """Item i: a phantom of the bank, flipped, scaled, measured and cropped, all decided by (seed, split, i).
+
+    Parameters
+    ----------
+    bank
+        Phantoms.
+    length
+        Items; a training set may be longer than any run.
+    crop
+        Shape cut from the phantom after its field is computed, so that sources outside the crop count; None
+        keeps the whole.
+    scale
+        Range of the factor on susceptibility, log-uniform.
+    misstated
+        Share of items whose noise is told wrong by a factor of up to 2.
+    field_of_view
+        Range of the grid over the mask's bounding box: items are cut to the box and zero-padded, as a k-space
+        network does at inference. Items then differ in shape, so that the batch size must be 1.
+    """
+
+    def __init__(
+        self,
+        bank: Bank,
+        length: int,
+        crop: Sequence[int] | None = None,
+        scale: tuple[float, float] = (0.5, 2.0),
+        misstated: float = 0.1,
+        field_of_view: tuple[float, float] | None = None,
+    ) -> None:
+        self.bank, self.length, self.scale, self.misstated = bank, length, scale, misstated
+        self.crop = None if crop is None else tuple(int(n) for n in crop)
+        self.field_of_view = field_of_view
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> _Item:
+        rng = item_generator(self.bank.seed, f"{self.bank.split} items", index)
+        number = int(rng.integers(len(self.bank)))
+        record = {
+            **self.bank.records[number],
+            "acquisition": self.bank.simulator.acquisition.draw(rng),
+        }
+        phantom = _augmented(self.bank.phantom(number), rng, self.scale)
+        item = self._measured(phantom, record, index)
+        told = float(2.0 ** rng.uniform(-1, 1)) if rng.random() < self.misstated else 1.0
+        return self._cropped(replace(item, noise=item.noise * told), rng)
+
+    def _measured(self, phantom: Phantom, record: Record, index: int) -> _Item:
+        acquisition, noise = self.bank.simulator.acquisition, record["acquisition"]["noise"]
+        geometry = geometry_of(record)
+        exact = local_fields(
+            phantom.chi[None],
+            phantom.mask[None],
+            [geometry],
+            acquisition.kernel,
+            acquisition.padding,
+        )[0]
+        deviation = noise_map(noise, self.bank.simulator.grid(record))
+        unmasked = record["acquisition"]["unmasked"]
+        support = torch.ones_like(phantom.mask) if unmasked else phantom.mask
+        field = add_noise(exact, deviation, noise["seed"]) * support
+        return _Item(field, support, deviation, phantom.chi, phantom.mask, geometry, index)
+
+    def _cropped(self, item: _Item, rng: np.random.Generator) -> _Item:
+        if self.field_of_view is not None:
+            return _framed(item, float(rng.uniform(*self.field_of_view)))
+        if self.crop is None:
+            return item
+        best = (slice(None), slice(None), slice(None))
+        for _ in range(8):
+            starts = [
+                int(rng.integers(n - c + 1)) for n, c in zip(item.chi.shape, self.crop, strict=True)
+            ]
+            best = tuple(slice(s, s + c) for s, c in zip(starts, self.crop, strict=True))  # type: ignore[assignment]
+            # a crop of mostly nothing teaches nothing
+            if float(item.mask[best].float().mean()) > 0.3:
+                break
+        names = ("field", "support", "noise", "chi", "mask")
+        return replace(item, **{name: getattr(item, name)[best] for name in names})
+
+
+def _augmented(phantom: Phantom, rng: np.random.Generator, scale: tuple[float, float]) -> Phantom:
+    """Mirror axes and scale susceptibility; the field is computed afterwards, so that physics holds."""
+    axes = [axis for axis in range(3) if rng.random() < 0.5]
+    factor = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
+    chi, mask, labels = (
+        volume.flip(axes) if axes else volume
+        for volume in (phantom.chi, phantom.mask, phantom.segmentation)
+    )
+    return Phantom(chi * factor, mask, labels)
+
+
+def _framed(item: _Item, factor: float) -> _Item:
+    """Cut to where anything is known and pad to ``factor`` times that."""
+    names = ("field", "support", "noise", "chi", "mask")
+    frame = Frame.around(item.mask | (item.support > 0), factor)
+    return replace(item, **{name: frame.cut(getattr(item, name)) for name in names})
+
+
+class StoredPairs(Dataset[_Item]):
+    """The user's own pairs: folders holding ``local_field``, ``mask`` and ``chi`` as NIfTI (ppm).
+
+    ``noise.nii.gz`` (sd in ppm) and ``field_support.nii.gz`` are used where they lie beside them.
+
+    Parameters
+    ----------
+    folder
+        Holds one folder a pair.
+    crop
+        Shape of the random crop; all pairs must be at least as large.
+    seed, length
+        Which crops, and how many items.
+    """
+
+    def __init__(
+        self, folder: Path, crop: Sequence[int], seed: int = 0, length: int | None = None
+    ) -> None:
+        self.folders = sorted(p.parent for p in Path(folder).glob("*/chi.nii*"))
+        if not self.folders:
+            raise ValueError(f"{folder} holds no folders with local_field, mask and chi")
+        self.crop, self.seed = tuple(int(n) for n in crop), seed
+        self.length = len(self.folders) if length is None else length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> _Item:
+        rng = item_generator(self.seed, "stored", index)
+        folder = self.folders[int(rng.integers(len(self.folders)))]
+        chi, field, mask = (_find(folder, name) for name in ("chi", "local_field", "mask"))
+        volumes = [read_volume(path) for path in (chi, field, mask)]
+        check_same_grid(volumes[0], *volumes[1:])
+        chi_, field_, mask_ = (torch.from_numpy(np.asarray(v.data, np.float32)) for v in volumes)
+        mask_ = mask_ > 0.5
+        noise = _optional(folder, "noise", torch.zeros_like(chi_))
+        support = _optional(folder, "field_support", mask_.float())
+        item = _Item(
+            field_ * support, support, noise, chi_ * mask_, mask_, volumes[0].geometry, index
+        )
+        return self._cropped(item, rng)
+
+    def _cropped(self, item: _Item, rng: np.random.Generator) -> _Item:
+        starts = [
+            int(rng.integers(max(n - c, 0) + 1))
+            for n, c in zip(item.chi.shape, self.crop, strict=True)
+        ]
+        window = tuple(slice(s, s + c) for s, c in zip(starts, self.crop, strict=True))
+        names = ("field", "support", "noise", "chi", "mask")
+        return replace(item, **{name: getattr(item, name)[window] for name in names})
+
+
+def _find(folder: Path, name: str) -> Path:
+    for suffix in (".nii.gz", ".nii"):
+        if (folder / (name + suffix)).exists():
+            return folder / (name + suffix)
+    raise ValueError(f"{folder} lacks {name}.nii.gz")
+
+
+def _optional(folder: Path, name: str, otherwise: Tensor) -> Tensor:
+    try:
+        path = _find(folder, name)
+    except ValueError:
+        return otherwise
+    return torch.from_numpy(np.asarray(read_volume(path).data, np.float32))
+
+
+class _InOrder(Sampler[int]):
+    """Items in order, from the first that the run has not seen; a process of several takes every n-th."""
+
+    def __init__(self, length: int, position: Callable[[], tuple[int, int]] | None = None) -> None:
+        self.length, self.position = length, position
+
+    def __iter__(self) -> Iterator[int]:
+        start, step = (0, 1) if self.position is None else self.position()
+        if self.position is None:
+            return iter(range(self.length))
+        # a run longer than the set begins again; resuming needs only the step, no state of a sampler
+        return (i % self.length for i in count(start, step))
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class PairsModule(L.LightningDataModule):
+    """Loaders over a training and a validation set; training items are seen in order, once each.
+
+    Parameters
+    ----------
+    training, validation
+        Data sets of items.
+    batch_size
+        Of both.
+    workers
+        Loader processes; 0 loads in the training process.
+    """
+
+    def __init__(
+        self,
+        training: Dataset[_Item],
+        validation: Dataset[_Item],
+        batch_size: int = 1,
+        workers: int = 1,
+    ) -> None:
+        super().__init__()
+        self.training, self.validation = training, validation
+        self.batch_size, self.workers = batch_size, workers
+
+    def position(self) -> tuple[int, int]:
+        """First item to see, and the stride, for this process at the trainer's step."""
+        trainer = self.trainer
+        if trainer is None:
+            return 0, 1
+        first = trainer.global_step * self.batch_size * trainer.world_size
+        return first + trainer.global_rank, trainer.world_size
+
+    def train_dataloader(self) -> DataLoader[_Item]:
+        """Endless; the trainer's ``limit_train_batches`` is the length of an epoch."""
+        length = len(self.training)  # type: ignore[arg-type]
+        return self._loader(self.training, _InOrder(length, self.position), self.workers)
+
+    def val_dataloader(self) -> DataLoader[_Item]:
+        """The same items every time."""
+        return self._loader(self.validation, _InOrder(len(self.validation)), 0)  # type: ignore[arg-type]
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Batch:
+        """Lightning moves dictionaries by itself, not dataclasses with tuples of geometries."""
+        return batch.to(device)
+
+    def _loader(
+        self, data: Dataset[_Item], sampler: Sampler[int], workers: int
+    ) -> DataLoader[_Item]:
+        return DataLoader(
+            data,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=_single_thread,
+            persistent_workers=workers > 0,
+            multiprocessing_context="spawn" if workers > 0 else None,
+            # a worker that was killed is an error after this, never a hang
+            timeout=600 if workers > 0 else 0,
+        )
+
+
+def simulated_pairs(
+    training: Simulator,
+    bank: Path | str,
+    phantoms: int,
+    validation_phantoms: int,
+    seed: int,
+    crop: Sequence[int] | None = None,
+    field_of_view: Sequence[float] | None = None,
+    scale: Sequence[float] = (0.5, 2.0),
+    batch_size: int = 1,
+    workers: int = 1,
+    build_workers: int = 1,
+) -> PairsModule:
+    """Pairs from banks of ``phantoms`` under the folder ``bank``, built at first use.
+
+    Training and validation are different splits of the same seed, whose random streams never meet.
+    """
+    if field_of_view is not None and batch_size != 1:
+        raise ValueError("items of a varying field of view differ in shape: set data.batch_size=1")
+    factor = (float(scale[0]), float(scale[1]))
+    frame = None if field_of_view is None else (float(field_of_view[0]), float(field_of_view[1]))
+    banks = {
+        split: Bank(Path(bank) / split, training, n, seed, split, build_workers)
+        for split, n in (("train", phantoms), ("validate", validation_phantoms))
+    }
+    return PairsModule(
+        SimulatedPairs(banks["train"], _ENDLESS, crop, factor, field_of_view=frame),
+        SimulatedPairs(banks["validate"], validation_phantoms, crop, factor, field_of_view=frame),
+        batch_size,
+        workers,
+    )
+
+
+def stored_pairs(
+    folder: Path | str,
+    validation_folder: Path | str,
+    crop: Sequence[int],
+    seed: int = 0,
+    batch_size: int = 1,
+    workers: int = 0,
+    validation_items: int = 4,
+) -> PairsModule:
+    """The user's own pairs; validation lies in a folder of its own."""
+    return PairsModule(
+        StoredPairs(Path(folder), crop, seed, _ENDLESS),
+        StoredPairs(Path(validation_folder), crop, seed + 1, validation_items),
+        batch_size,
+        workers,
+    )
+
+
+_ENDLESS = 2**31 - 1
+
+
+def _single_thread(_: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,110 @@
+"""Training losses: each a function of prediction and batch, weighed in one config."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qsmnet.dipole import Dipole
+from qsmnet.geometry import Geometry
+from qsmnet.networks.contract import robust_scale
+
+_AXES = (-3, -2, -1)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Weighted sum of terms, relative to the size of the truth.
+
+    Errors are divided by the truth's mean absolute value in the mask, so that a pale brain counts as much as
+    one with a haemorrhage; the mean over the mask is removed, since k = 0 is not in the data.
+
+    Parameters
+    ----------
+    l1, l2
+        Weights of mean absolute and of root mean square error.
+    gradient
+        Of the mean absolute error of finite differences.
+    data_consistency
+        Of the mean absolute field of the error, ``|D (prediction - truth)|``.
+    kspace
+        Of the mean absolute error of the spectrum, each sample divided by the square root of the truth's
+        local amplitude so that neither the centre nor the rim dominates.
+    """
+
+    l1: float = 1.0
+    l2: float = 0.0
+    gradient: float = 0.3
+    data_consistency: float = 0.0
+    kspace: float = 0.0
+
+    def __call__(
+        self,
+        prediction: Float[Tensor, "batch 1 x y z"],
+        chi: Float[Tensor, "batch 1 x y z"],
+        mask: Float[Tensor, "batch 1 x y z"],
+        geometry: Sequence[Geometry],
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The sum, and each term by name, unweighted."""
+        truth = demeaned(chi, mask)
+        scale = robust_scale(truth, mask)
+        error = (demeaned(prediction.float(), mask) - truth) / scale
+        terms = {}
+        if self.l1:
+            terms["l1"] = masked_mean(error.abs(), mask)
+        if self.l2:
+            terms["l2"] = masked_mean(error.square(), mask, per_item=True).sqrt().mean()
+        if self.gradient:
+            terms["gradient"] = gradient_error(error, mask)
+        if self.data_consistency:
+            terms["data_consistency"] = field_error(error, mask, geometry)
+        if self.kspace:
+            terms["kspace"] = spectrum_error(error, truth / scale)
+        total = sum(
+            (getattr(self, name) * value for name, value in terms.items()), error.new_zeros(())
+        )
+        return total, terms
+
+
+def demeaned(
+    volume: Float[Tensor, "batch 1 x y z"], mask: Float[Tensor, "batch 1 x y z"]
+) -> Float[Tensor, "batch 1 x y z"]:
+    """Zero mean in the mask, zero outside."""
+    mean = (volume * mask).sum(_AXES, keepdim=True) / mask.sum(_AXES, keepdim=True).clamp_min(1.0)
+    return (volume - mean) * mask
+
+
+def masked_mean(values: Tensor, mask: Tensor, per_item: bool = False) -> Tensor:
+    """Mean over the mask of each item, then over the items."""
+    means = (values * mask).sum(_AXES) / mask.sum(_AXES).clamp_min(1.0)
+    return means if per_item else means.mean()
+
+
+def gradient_error(error: Tensor, mask: Tensor) -> Tensor:
+    """Mean absolute finite difference of the error between voxels that are both inside."""
+    total = error.new_zeros(())
+    for axis in _AXES:
+        n = error.shape[axis] - 1
+        inside = mask.narrow(axis, 1, n) * mask.narrow(axis, 0, n)
+        total = total + masked_mean(error.diff(dim=axis).abs(), inside)
+    return total / 3
+
+
+def field_error(error: Tensor, mask: Tensor, geometry: Sequence[Geometry]) -> Tensor:
+    """Mean absolute field that the error would make, in the mask."""
+    shape = (error.shape[-3], error.shape[-2], error.shape[-1])
+    return masked_mean(Dipole(shape, geometry, device=error.device).forward(error).abs(), mask)
+
+
+def spectrum_error(error: Tensor, truth: Tensor) -> Tensor:
+    """Mean absolute error of the spectrum over the square root of the truth's smoothed amplitude."""
+    with torch.autocast(error.device.type, enabled=False):
+        wrong = torch.fft.rfftn(error.float(), dim=_AXES, norm="ortho").abs()
+        amplitude = torch.fft.rfftn(truth.float(), dim=_AXES, norm="ortho").abs()
+        # nine samples on average tell the local amplitude without dividing by a chance zero
+        smooth = torch.nn.functional.avg_pool3d(
+            amplitude, 3, stride=1, padding=1, count_include_pad=False
+        )
+        return (wrong / smooth.clamp_min(1e-3).sqrt()).mean()

@@ -1,0 +1,129 @@
+"""The training step around any network of `qsmnet.networks`."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from qsmnet.errors import NumericalError
+from qsmnet.training.data import Batch
+from qsmnet.training.ema import MovingAverage
+from qsmnet.training.losses import Loss, demeaned
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class InversionModule(L.LightningModule):
+    """Minimise a loss between predicted and true susceptibility.
+
+    Parameters
+    ----------
+    network
+        From `qsmnet.networks`.
+    loss
+        `qsmnet.training.losses.Loss`.
+    optimizer
+        Makes an optimizer from parameters.
+    steps, warmup
+        Length of the run and of the linear rise; the learning rate then falls as a cosine to a hundredth. The
+        schedule counts steps, never time.
+    ema_decay
+        Of the moving average of the weights.
+    seed
+        Of the run; printed when the loss is not finite.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Loss,
+        optimizer: OptimizerFactory,
+        steps: int,
+        warmup: int = 100,
+        ema_decay: float = 0.999,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.loss, self.make_optimizer = loss, optimizer
+        self.steps, self.warmup, self.seed = steps, warmup, seed
+        self.average = MovingAverage(network, ema_decay)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Predicted susceptibility, zero outside the mask."""
+        chi: Tensor = self.network(batch.field, batch.support, batch.noise, batch.geometry)
+        return chi * batch.mask
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """One step's loss; stops the run where it is not finite."""
+        total, terms = self.loss(self(batch), batch.chi, batch.mask, batch.geometry)
+        if not bool(torch.isfinite(total)):
+            raise NumericalError(
+                "training",
+                f"the loss is {float(total)} at step {self.global_step} (seed {self.seed}, "
+                f"items {list(batch.items)})",
+                "lower optimizer.lr, or draw these items again to see what is wrong with them",
+            )
+        size = len(batch.items)
+        self.log("train/loss", total.detach(), batch_size=size, prog_bar=True)
+        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, batch_size=size)
+        return total
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Average the weights after the optimizer's step."""
+        self.average.update(self.network)
+
+    def on_validation_epoch_start(self) -> None:
+        """Validate the averaged weights; the live ones are put back afterwards."""
+        self._live = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        if self.average.steps:
+            self.network.load_state_dict(self.average.weights)
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Loss and NRMSE in percent."""
+        chi = self(batch)
+        total, _terms = self.loss(chi, batch.chi, batch.mask, batch.geometry)
+        nrmse = relative_error(chi, batch.chi, batch.mask).mean()
+        size = len(batch.items)
+        self.log("val/loss", total, batch_size=size, sync_dist=True)
+        self.log("val/nrmse", nrmse, batch_size=size, prog_bar=True, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Put the live weights back."""
+        self.network.load_state_dict(self._live)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimizer and the learning rate by step."""
+        optimizer = self.make_optimizer(self.network.parameters())
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.learning_rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Linear rise, then a cosine to a hundredth."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        progress = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        return 0.01 + 0.99 * 0.5 * (1.0 + float(torch.cos(torch.tensor(torch.pi * progress))))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the averaged weights and the CPU's random state, as plain data."""
+        checkpoint["average"] = self.average.state()
+        checkpoint["random_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what `on_save_checkpoint` added."""
+        average = checkpoint["average"]
+        self.average.load(int(average["steps"]), average["weights"])
+        torch.set_rng_state(checkpoint["random_state"])
+
+
+def relative_error(chi: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """NRMSE in percent of each item: demeaned in the mask, over the norm of the truth."""
+    axes = (-4, -3, -2, -1)
+    reference = demeaned(truth, mask)
+    error = demeaned(chi.float(), mask) - reference
+    return (
+        100 * error.square().sum(axes).sqrt() / reference.square().sum(axes).sqrt().clamp_min(1e-12)
+    )

@@ -1,0 +1,132 @@
+"""Pictures of a run: loss curve, fixed validation panel, error over |D|."""
+
+from pathlib import Path
+
+import lightning as L
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from qsmnet.dipole import dipole_spectrum
+from qsmnet.geometry import Geometry
+from qsmnet.training.data import Batch, PairsModule, collate
+from qsmnet.training.log import read_metrics
+from qsmnet.training.losses import demeaned
+from qsmnet.training.module import InversionModule, relative_error
+
+_WINDOW = 0.1
+
+
+class Pictures(L.Callback):
+    """After every validation: ``curve.png`` and ``panel_<step>.png``.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    items
+        Validation items on the panel.
+    """
+
+    def __init__(self, folder: Path, items: int = 2) -> None:
+        self.folder, self.items = folder, items
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw on the main process, once training has begun."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, PairsModule)  # noqa: S101
+        assert isinstance(pl_module, InversionModule)  # noqa: S101
+        batch = collate([data.validation[i] for i in range(min(self.items, len(data.validation)))])  # type: ignore[arg-type]
+        chi = predict(pl_module, batch)
+        figure = draw_panel(chi, batch)
+        figure.savefig(self.folder / f"panel_{trainer.global_step:06d}.png", dpi=70)
+        plt.close(figure)
+        metrics = self.folder / "metrics.csv"
+        if metrics.exists():
+            draw_curve(metrics, self.folder / "curve.png")
+
+
+@torch.no_grad()
+def predict(module: InversionModule, batch: Batch) -> Tensor:
+    """Prediction of the averaged weights, back on the CPU."""
+    live = {k: v.clone() for k, v in module.network.state_dict().items()}
+    if module.average.steps:
+        module.network.load_state_dict(module.average.weights)
+    chi = torch.cat([module(part.to(module.device)).float().cpu() for part in _one_by_one(batch)])
+    module.network.load_state_dict(live)
+    return chi
+
+
+def draw_panel(chi: Tensor, batch: Batch) -> Figure:
+    """A row an item: field, truth, prediction, difference (all +-0.1 ppm), k-space error over |D|."""
+    n = chi.shape[0]
+    figure, axes = plt.subplots(n, 5, figsize=(15, 3.2 * n), squeeze=False, layout="constrained")
+    truth = demeaned(batch.chi, batch.mask)
+    guess = demeaned(chi, batch.mask)
+    error = relative_error(chi, batch.chi, batch.mask)
+    for row in range(n):
+        middle = chi.shape[-1] // 2
+        images = (batch.field[row], truth[row], guess[row], guess[row] - truth[row])
+        titles = ("field", "truth", f"prediction, {float(error[row]):.1f} %", "difference")
+        for axis, image, title in zip(axes[row], images, titles, strict=False):
+            axis.imshow(
+                image[0, :, :, middle].T, cmap="gray", vmin=-_WINDOW, vmax=_WINDOW, origin="lower"
+            )
+            axis.set_title(title)
+            axis.set_axis_off()
+        levels, errors = error_over_kernel(guess[row, 0], truth[row, 0], batch.geometry[row])
+        axes[row, 4].plot(levels, errors)
+        axes[row, 4].set(xlabel="|D(k)|", ylabel="k-space error / truth", ylim=(0, 1.5))
+    return figure
+
+
+def error_over_kernel(
+    chi: Tensor, truth: Tensor, geometry: Geometry, bins: int = 20
+) -> tuple[list[float], list[float]]:
+    """Relative error of the spectrum in bins of \\|D(k)\\|: where a method gains over division."""
+    kernel = dipole_spectrum((chi.shape[0], chi.shape[1], chi.shape[2]), geometry).abs().flatten()
+    edges = torch.linspace(0, 2 / 3, bins + 1)
+    index = torch.bucketize(kernel, edges[1:-1])
+    wrong = torch.fft.rfftn(chi - truth).abs().square().flatten()
+    right = torch.fft.rfftn(truth).abs().square().flatten()
+    zero = torch.zeros(bins)
+    ratio = zero.index_add(0, index, wrong) / zero.index_add(0, index, right).clamp_min(1e-20)
+    return ((edges[1:] + edges[:-1]) / 2).tolist(), ratio.sqrt().tolist()
+
+
+def draw_curve(metrics: Path, picture: Path) -> None:
+    """Training and validation loss, and validation NRMSE, over steps."""
+    columns: dict[str, list[tuple[int, float]]] = {
+        "train/loss": [],
+        "val/loss": [],
+        "val/nrmse": [],
+    }
+    for step, name, value in read_metrics(metrics):
+        if name in columns:
+            columns[name].append((step, value))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
+    for name, axis in (("train/loss", left), ("val/loss", left), ("val/nrmse", right)):
+        if columns[name]:
+            steps, values = np.array(columns[name]).T
+            axis.plot(steps, values, label=name, lw=1)
+    left.set(xlabel="step", yscale="log")
+    right.set(xlabel="step", ylabel="NRMSE (%)")
+    left.legend()
+    figure.savefig(picture, dpi=80)
+    plt.close(figure)
+
+
+def _one_by_one(batch: Batch) -> list[Batch]:
+    names = ("field", "support", "noise", "chi", "mask")
+    return [
+        Batch(
+            **{name: getattr(batch, name)[i : i + 1] for name in names},
+            geometry=batch.geometry[i : i + 1],
+            items=batch.items[i : i + 1],
+        )
+        for i in range(len(batch.items))
+    ]

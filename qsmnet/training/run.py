@@ -1,0 +1,118 @@
+"""One training run, from objects to weights."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+import qsmnet
+from qsmnet.errors import WeightsError
+from qsmnet.training.data import PairsModule
+from qsmnet.training.log import MetricsLog
+from qsmnet.training.module import InversionModule
+from qsmnet.training.panel import Pictures
+from qsmnet.weights.store import Card, load_weights, save_weights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Folder and settings of a run.
+
+    Parameters
+    ----------
+    folder
+        Receives ``metrics.csv``, pictures, ``last.ckpt`` and ``weights.safetensors`` with its card.
+    card
+        What goes into the card: resolved network config, training range, seeds, command.
+    trainer
+        Arguments of Lightning's Trainer: ``max_steps``, ``precision``, ``devices``, ``num_nodes``, ...
+    epoch
+        Steps between validations, pictures and checkpoints.
+    """
+
+    folder: Path
+    card: Card
+    trainer: Mapping[str, Any]
+    epoch: int
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last checkpoint: plain data, loads with ``weights_only=True``."""
+        return self.folder / "last.ckpt"
+
+    def fit(self, module: InversionModule, data: PairsModule, resume: bool = False) -> Card:
+        """Train, then write the averaged weights; ``resume`` goes on exactly where the checkpoint stopped."""
+        metrics = MetricsLog(self.folder / "metrics.csv")
+        if resume:
+            metrics.rewind(_step_of(self.checkpoint))
+        trainer = L.Trainer(
+            default_root_dir=self.folder,
+            logger=metrics,
+            callbacks=[_checkpoints(self.folder), Pictures(self.folder)],
+            limit_train_batches=self.epoch,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=min(10, self.epoch),
+            enable_model_summary=False,
+            **self.trainer,
+        )
+        trainer.fit(
+            module, data, ckpt_path=str(self.checkpoint) if resume else None, weights_only=True
+        )
+        scores = {
+            k: round(float(v), 4)
+            for k, v in trainer.callback_metrics.items()
+            if k.startswith("val/")
+        }
+        card = {
+            **self.card,
+            "qsmnet": qsmnet.__version__,
+            "steps": trainer.global_step,
+            "validation": scores,
+        }
+        return save_weights(self.folder / "weights.safetensors", module.average.weights, card)
+
+
+def start_from(module: InversionModule, weights: str) -> None:
+    """Fine-tune: copy weights of the same network.
+
+    Raises
+    ------
+    WeightsError
+        If they are of another network.
+    """
+    network, card = load_weights(weights)
+    try:
+        module.network.load_state_dict(network.state_dict())
+    except RuntimeError as error:
+        made_for = card["network"]["_target_"]
+        raise WeightsError(
+            weights,
+            f"made for {made_for}, which differs from this run's network",
+            "choose the same network",
+        ) from error
+    module.average.load(0, network.state_dict())
+
+
+def _checkpoints(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="last",
+        save_top_k=1,
+        monitor=None,
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
+def _step_of(checkpoint: Path) -> int:
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return int(state["global_step"])
