@@ -1,6 +1,6 @@
 # Every target works on a bare clone: it makes .venv first when that is missing or out of date.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint types docs clean
+.PHONY: help venv demo test test-slow coverage lint types docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,6 +13,7 @@ help:
 	@echo "make demo       simulate a small head, invert it with every method, write ./demo"
 	@echo "make test       the tests, without the slow ones"
 	@echo "make test-slow  only the slow ones: wheel, training"
+	@echo "make coverage   the tests and how much of qsmnet they ran"
 	@echo "make lint       ruff;   make types   mypy --strict"
 	@echo "make docs       docs/ as HTML in build/docs, warnings are errors"
 	@echo "make venv       .venv with qsmnet, editable, and what the tests need"
@@ -42,6 +43,9 @@ test: venv
 
 test-slow: venv
 	$(BIN)/python -m pytest -m 'slow and not gpu'
+
+coverage: venv
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 lint: venv
 	$(BIN)/ruff check .

@@ -139,7 +139,7 @@ def test_files_stay_below_400_lines(path):
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_public_names_have_docstrings(path):
     tree = ast.parse(path.read_text("utf8"))
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
     members = [node for each in classes for node in each.body]
     missing = [
         node.name

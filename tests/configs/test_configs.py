@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from qsmnet.cli.compose import available, compose
 from qsmnet.errors import WeightsError
@@ -39,7 +44,60 @@ def test_group_lists_its_files(group):
     assert set(available(group)) == names
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: p.stem)
-def test_file_says_what_it_is(path):
-    lines = path.read_text("utf8").splitlines()
-    assert any(line.startswith("# ") and not line.startswith("# @") for line in lines[:3])
+@pytest.mark.parametrize("group", ["experiment", "loss", *METHODS])
+def test_files_say_what_they_are(group):
+    for path in (CONFIGS / group).glob("*.yaml"):
+        first = path.read_text("utf8").splitlines()[:2]
+        assert any(line.startswith("# ") and not line.startswith("# @") for line in first), path
+
+
+def root(name: str, *overrides: str) -> DictConfig:
+    with initialize_config_module("qsmnet.configs", version_base="1.3"):
+        return hydra_compose(name, overrides=list(overrides))
+
+
+def stems(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def targets(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        yield from ([node["_target_"]] if "_target_" in node else [])
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from targets(value)
+
+
+@pytest.mark.parametrize("experiment", stems("experiment"))
+def test_experiment_is_built(experiment, tmp_path):
+    config = root("train", f"experiment={experiment}", f"out={tmp_path}")
+    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert all(callable(get_object(target)) for target in targets(settings))
+    network = instantiate(config.network, _convert_="all")
+    assert isinstance(network, torch.nn.Module)
+    optimizer = instantiate(config.optimizer)(network.parameters())
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    assert callable(instantiate(config.loss))
+    instantiate(config.simulator, _convert_="all")
+
+
+@pytest.mark.parametrize("group", ["loss", "network", "optimizer", "simulator", "trainer"])
+def test_every_part_fits_into_training(group, tmp_path):
+    for name in stems(group):
+        config = root("train", f"{group}={name}", f"out={tmp_path}")
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        if "_target_" in config[group]:
+            assert callable(instantiate(config[group], _convert_="all")) or group == "simulator"
+
+
+@pytest.mark.parametrize("simulator", stems("simulator"))
+def test_every_simulator_fits_into_simulate(simulator, tmp_path):
+    config = root("simulate", f"simulator={simulator}", f"out={tmp_path}")
+    assert OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def test_stored_pairs_need_their_folders(tmp_path):
+    config = root("train", "data=stored", f"out={tmp_path}")
+    missing = OmegaConf.missing_keys(config)
+    assert missing == {"data.folder", "data.validation_folder"}
