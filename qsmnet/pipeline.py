@@ -124,7 +124,7 @@ class Pipeline:
         if inside.shape != scan.magnitude.shape[1:] or not bool(inside.any()):
             raise InconsistentError(
                 "mask",
-                f"shape {tuple(inside.shape)} with {int(inside.sum())} voxels does not fit the scan's "
+                f"{int(inside.sum())} voxels on the grid {tuple(inside.shape)} do not fit the "
                 f"{tuple(scan.magnitude.shape[1:])}",
                 "give a mask of the scan's grid",
             )
@@ -138,7 +138,7 @@ class Pipeline:
         log.info("fitting the field")
         total = fit_field(scan, unwrapped, inside)
         how = "residuals of the echo fit" if len(scan.echo_times) > 2 else "high-pass of the images"
-        flags = () if self.unwrap.exact else (_INEXACT,)
+        flags: tuple[str, ...] = () if self.unwrap.exact else (_INEXACT,)
         flags += (_OFFSET_STAYS,) if len(scan.echo_times) == 1 else ()
         result = self._from_total(total, f"estimated: {how} and the magnitude, a map")
         return replace(result, unwrapped=unwrapped, flags=flags + result.flags)

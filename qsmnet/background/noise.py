@@ -15,14 +15,15 @@ def estimate_noise(
     field: Float[Tensor, "x y z"],
     mask: Bool[Tensor, "x y z"],
 ) -> float:
-    r"""Standard deviation of the white noise in ``field``, in its unit; 0 where the mask is too thin to tell.
+    r"""Estimate the standard deviation of the white noise in ``field``, in its unit.
 
     .. math:: \sigma = 1.4826 \,\mathrm{median}|s * f|, \qquad
        s = \tfrac{1}{6^{3/2}} [1, -2, 1]_x \otimes [1, -2, 1]_y \otimes [1, -2, 1]_z
 
-    (Immerkaer 1996, 10.1006/cviu.1996.0060, in three dimensions and with a median). The stencil is zero
-    on anything quadratic and of unit norm, so that white noise keeps its variance; edges of structures
-    are outvoted by the median. Noise that is correlated between voxels is underestimated.
+    (Immerkaer 1996, 10.1006/cviu.1996.0060, in three dimensions and with a median). The stencil is
+    zero on anything linear along one axis and of unit norm, so that white noise keeps its variance;
+    edges of structures are outvoted by the median. Noise that is correlated between voxels is
+    underestimated. 0 where the mask is too thin to tell.
 
     Parameters
     ----------

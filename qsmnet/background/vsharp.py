@@ -17,18 +17,19 @@ from qsmnet.volumes import LocalField, TotalField
 
 @dataclass(frozen=True)
 class VSharp:
-    r"""V-SHARP (Schweser et al. 2011, 10.1016/j.neuroimage.2010.10.070; Li et al. 2011; Wu et al. 2012, 10.1002/mrm.23000).
+    r"""V-SHARP: a harmonic field equals its mean over any sphere, a local field does not.
 
-    The field of outside sources is harmonic in the mask, so that it equals its mean over any sphere that
-    fits in. With :math:`S_r` that mean and :math:`E_r` the voxels whose sphere fits,
+    Schweser et al. 2011, 10.1016/j.neuroimage.2010.10.070; Wu et al. 2012, 10.1002/mrm.23000. With
+    :math:`S_r` the mean over the largest sphere that fits into the mask at a voxel,
 
-    .. math:: b = E\, F^{-1} \frac{F\left[(1 - S_r) f \text{ on the ring of each } r\right]}{1 - \hat S_{r_{max}}},
+    .. math:: b = E\, F^{-1} \frac{F[(1 - S_r) f]}{1 - \hat S_{r_{max}}},
        \qquad \text{0 where } |1 - \hat S_{r_{max}}| < t
 
-    The largest radius that fits is used at each voxel. Differs from most codes: spheres are in mm on any voxel
-    shape, and their weights are corrected so that second moments are isotropic - a voxelised sphere
-    of anisotropic voxels does not have the mean value property, and the deconvolution amplifies what is left.
-    The grid is zero-padded by the radius; beyond it counts as outside. FFTs: real, two a radius and three.
+    with E the mask eroded by the smallest radius. Differs from most codes: spheres are in mm on any
+    voxel shape, and their weights are corrected so that second moments are isotropic - a voxelised
+    sphere of anisotropic voxels does not have the mean value property, and the deconvolution
+    amplifies what is left. The grid is zero-padded by the radius; beyond it counts as outside. Real
+    FFTs: two a radius and three.
 
     Parameters
     ----------
@@ -110,9 +111,10 @@ def depth_in_mask(mask: Bool[Tensor, "x y z"], geometry: Geometry) -> Float[Tens
 
 
 def sphere_spectrum(shape: Shape, radius: float, geometry: Geometry) -> Float[Tensor, "kx ky kz"]:
-    """Half spectrum of the mean over a sphere of ``radius`` mm around each voxel: real, 1 at k = 0."""
+    """Half spectrum of the mean over a sphere of ``radius`` mm: real, 1 at k = 0."""
     kernel = sphere_kernel(shape, radius, geometry)
-    return torch.fft.rfftn(kernel).real.float()
+    spectrum: Tensor = torch.fft.rfftn(kernel).real
+    return spectrum.float()
 
 
 def sphere_kernel(shape: Shape, radius: float, geometry: Geometry) -> Float[Tensor, "x y z"]:
@@ -121,8 +123,8 @@ def sphere_kernel(shape: Shape, radius: float, geometry: Geometry) -> Float[Tens
     .. math:: w = [|r| \le R] \left(a_0 + \sum_i a_i x_i^2\right), \qquad
        \sum w = 1, \quad \sum w x_i^2 \text{ equal for the three axes}
 
-    so that every harmonic polynomial up to third degree equals its mean exactly. For cubic voxels the correction
-    vanishes.
+    so that every harmonic polynomial up to third degree equals its mean exactly. For cubic voxels
+    the correction vanishes.
     """
     axes = [
         torch.fft.fftfreq(n, 1.0 / (n * d), dtype=torch.float64)
@@ -143,7 +145,8 @@ def sphere_kernel(shape: Shape, radius: float, geometry: Geometry) -> Float[Tens
 
 def _filter(spectrum: Tensor, padded: Shape, shape: torch.Size) -> Tensor:
     x, y, z = shape
-    return torch.fft.irfftn(spectrum, s=padded)[:x, :y, :z]
+    filtered: Tensor = torch.fft.irfftn(spectrum, s=padded)
+    return filtered[:x, :y, :z]
 
 
 def _padded(shape: torch.Size, radius: float, geometry: Geometry) -> Shape:

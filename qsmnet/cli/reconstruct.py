@@ -20,15 +20,16 @@ from qsmnet.volumes import LocalField, Scan
 log = logging.getLogger(__name__)
 
 _EXAMPLES = """examples:
-  qsmnet reconstruct --phase phase.nii.gz --magnitude magnitude.nii.gz --echo-times 0.004 0.008 0.012 \\
-      --b0 7 --inverter kqsm --out chi
-  qsmnet reconstruct --phase e1_ph.nii e2_ph.nii --magnitude e1.nii e2.nii --echo-times 0.005 0.010 \\
+  qsmnet reconstruct --phase phase.nii.gz --magnitude magnitude.nii.gz \\
+      --echo-times 0.004 0.008 0.012 --b0 7 --inverter kqsm --out chi
+  qsmnet reconstruct --phase p1.nii p2.nii --magnitude m1.nii m2.nii --echo-times 0.005 0.010 \\
       --b0 3 --phase-range -4096 4094 --mask brain.nii.gz --inverter tv --keep --out chi
-  qsmnet reconstruct --local-field field.nii.gz --mask mask.nii.gz --inverter tkd --set threshold=0.2 \\
-      --noise 0.001 --out chi
+  qsmnet reconstruct --local-field field.nii.gz --mask mask.nii.gz --inverter tkd \\
+      --set threshold=0.2 --noise 0.001 --out chi
 
-Fields and susceptibility are in ppm, echo times in s, B0 in T. The direction of B0 comes from the
-affine. Writes chi.nii.gz, chi.json and report.png, all or nothing. For research: not a medical device."""
+Fields and susceptibility are in ppm, echo times in s, B0 in T. The direction of B0 comes from
+the affine. Writes chi.nii.gz, chi.json and report.png, all or nothing.
+For research: not a medical device."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -93,7 +94,7 @@ def _radii(largest: float) -> list[float]:
 
 
 def _methods(args: argparse.Namespace, inputs: Inputs) -> dict[str, dict[str, object]]:
-    """Settings of the stages that ran."""
+    """Record the settings of the stages that ran."""
     stages = {"inverter": args.inverter}
     if not isinstance(inputs.data, LocalField):
         stages["background"] = args.background
@@ -116,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     # argparse before Python 3.14 takes -3.6e-3 for an option
     parser._negative_number_matcher = re.compile(
-        r"^-\d+\.?\d*(e[+-]?\d+)?$|^-\.\d+(e[+-]?\d+)?$", re.I
+        r"^-\d+\.?\d*(e[+-]?\d+)?$|^-\.\d+(e[+-]?\d+)?$", re.IGNORECASE
     )
     _add_inputs(parser)
     _add_methods(parser)

@@ -1,9 +1,10 @@
-"""What `qsmnet reconstruct` reads: files and numbers of the command line to a scan or a field, or one line why not."""
+"""What `qsmnet reconstruct` reads: files and numbers to a scan or a field, or why not."""
 
 import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -102,7 +103,7 @@ def check_echo_times(echo_times: Sequence[float], echoes: int) -> tuple[float, .
             else "give seconds"
         )
         raise PhysicsError("--echo-times", f"{listed} s is not between {low:g} and {high:g} s", fix)
-    if any(then <= first for first, then in zip(echo_times, echo_times[1:], strict=False)):
+    if any(then <= first for first, then in pairwise(echo_times)):
         raise PhysicsError(
             "--echo-times",
             f"{listed} does not increase",
@@ -112,7 +113,7 @@ def check_echo_times(echo_times: Sequence[float], echoes: int) -> tuple[float, .
 
 
 def check_b0(b0: float) -> float:
-    """Main field in T, 0.05 to 14.
+    """Check the main field in T, 0.05 to 14.
 
     Raises
     ------

@@ -46,7 +46,13 @@ def intermediates(result: Reconstruction) -> dict[str, Tensor]:
 
 def planned_files(keep: bool) -> tuple[str, ...]:
     """Names of everything that may be written, known before anything is computed."""
-    names = ("mask", "uncertainty", "unwrapped_phase", "total_field", "total_field_mask")
+    names: tuple[str, ...] = (
+        "mask",
+        "uncertainty",
+        "unwrapped_phase",
+        "total_field",
+        "total_field_mask",
+    )
     names += ("local_field", "field_support", "noise", "magnitude")
     return RESULTS + (tuple(f"{name}.nii.gz" for name in names) if keep else ())
 
@@ -57,7 +63,7 @@ def sidecar(
     methods: Mapping[str, Mapping[str, object]],
     reference: str,
 ) -> dict[str, Any]:
-    """Everything needed to say how the map was made and to make it again; file names, no folders."""
+    """Everything needed to say how the map was made and to make it again; file names only."""
     chi, field = result.susceptibility, result.local_field or result.total_field
     geometry = inputs.data.geometry
     noise = field.noise if field else None
@@ -120,7 +126,7 @@ def write_outputs(
         write_json(staging / "chi.json", record)
         save_report(
             staging / "report.png",
-            _panels(inputs, result),
+            _panels(result),
             result.susceptibility.mask.numpy(),
             affine,
             title,
@@ -152,7 +158,7 @@ def _all_or_nothing(folder: Path, overwrite: bool) -> Iterator[Path]:
                 each.rmdir()
 
 
-def _panels(inputs: Inputs, result: Reconstruction) -> list[Panel]:
+def _panels(result: Reconstruction) -> list[Panel]:
     mask = result.susceptibility.mask.numpy()
     panels, local, total = [], result.local_field, result.total_field
     field = local or total
@@ -176,7 +182,7 @@ def _notes(inputs: Inputs, result: Reconstruction, record: Mapping[str, Any]) ->
         f"voxels {voxel} mm, B0 along ({direction}) in voxel axes",
         f"noise of the field {noise['root_mean_square_ppm']:.2g} ppm ({noise['source']})",
         f"reference: {reference['method']} ({reference['subtracted_ppm']:.3g} ppm subtracted); "
-        f"sd in the mask {statistics['sd_ppm']:.3g} ppm, {statistics['voxels']} voxels; mask outlined",
+        f"sd in the mask {statistics['sd_ppm']:.3g} ppm; {statistics['voxels']} voxels, outlined",
     ]
     return [*lines, *(f"! {flag}" for flag in (*inputs.flags, *result.flags))]
 

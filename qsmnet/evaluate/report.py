@@ -1,4 +1,4 @@
-"""One picture of a reconstruction: three planes of every map, oriented, at voxel-true proportions."""
+"""One picture of a reconstruction: three planes of every map, oriented, in true proportions."""
 
 import textwrap
 from collections.abc import Sequence
@@ -11,13 +11,15 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
 
 from qsmnet.io.files import atomic_write
 
 _DISCLAIMER = "Research use only. Not a medical device."
 # (axis that is cut, axis to the right, axis upwards) of volumes whose axes run to R, A, S
 _PLANES = (("axial", 2, 0, 1), ("coronal", 1, 0, 2), ("sagittal", 0, 1, 2))
-_ENDS = ("LR", "PA", "IS")
+_ENDS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,8 @@ def save_report(
 ) -> None:
     """Write a PNG: one row a plane through the mask's centre, one column a panel, mask outlined.
 
-    Planes are shown in radiological convention (the subject's right on the left), after flipping and permuting axes
-    to the nearest world axes; nothing is interpolated.
+    Planes are shown in radiological convention (the subject's right on the left), after flipping
+    and permuting axes to the nearest world axes; nothing is interpolated.
 
     Parameters
     ----------
@@ -89,9 +91,18 @@ def save_report(
             if column == 0:
                 grid[row][0].set_ylabel(plane[0], color="white", labelpad=14)
         grid[0][column].set_title(panel.name, color="white", fontsize=12)
-        bar = figure.colorbar(image, cax=grid[3][column], orientation="horizontal")
+        bar = figure.colorbar(
+            image,
+            cax=grid[3][column],
+            orientation="horizontal",
+            ticks=[window[0], sum(window) / 2, window[1]],
+            format="%.3g",
+        )
         bar.set_label(panel.unit, color="white")
-        bar.ax.tick_params(colors="white", labelsize=8)
+        bar.ax.tick_params(colors="white", labelsize=9)
+        left, *_, end = bar.ax.get_xticklabels()
+        left.set_horizontalalignment("left")
+        end.set_horizontalalignment("right")
     _write_text(figure, title, notes)
     with atomic_write(path, overwrite) as temporary:
         # without the version that matplotlib writes, equal inputs give equal bytes
@@ -130,7 +141,7 @@ def _draw(
     centre: Sequence[int],
     edges: np.ndarray,
     window: tuple[float, float],
-) -> object:
+) -> AxesImage:
     _, cut, right, up = plane
     picture = volume.take(centre[cut], cut).T
     outline = mask.take(centre[cut], cut).T
@@ -149,11 +160,18 @@ def _draw(
         axes.invert_xaxis()
     axes.set(xticks=[], yticks=[])
     low, high = _ENDS[right] if right != 0 else _ENDS[right][::-1]
-    label = {"color": "#66ccff", "fontsize": 9, "transform": axes.transAxes}
-    axes.text(0.02, 0.5, low, va="center", ha="left", **label)
-    axes.text(0.98, 0.5, high, va="center", ha="right", **label)
-    axes.text(0.5, 0.02, _ENDS[up][0], va="bottom", ha="center", **label)
-    axes.text(0.5, 0.98, _ENDS[up][1], va="top", ha="center", **label)
+    ends = (
+        (0.02, 0.5, low),
+        (0.95, 0.5, high),
+        (0.48, 0.02, _ENDS[up][0]),
+        (0.48, 0.94, _ENDS[up][1]),
+    )
+    for x, y, letter in ends:
+        # a dark edge keeps the letters readable on bright tissue
+        edge = [withStroke(linewidth=2.5, foreground="black")]
+        axes.text(
+            x, y, letter, color="#66ccff", fontsize=10, transform=axes.transAxes, path_effects=edge
+        )
     return image
 
 

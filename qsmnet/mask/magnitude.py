@@ -21,8 +21,8 @@ class MagnitudeMask:
     .. math:: m > s \max(5\,\bar m_{\le q_{15}},\ \bar m_{q_{80} \ldots q_{99}} / 5)
 
     the noise-or-signal rule of MriResearchTools' ``robustmask``, on a magnitude averaged over
-    ``smoothing`` mm. The opening cuts the bridges between brain and scalp; it is no brain extraction: the
-    skull's marrow or eyes may stay. For a patch without background use `WholeMask`.
+    ``smoothing`` mm. The opening cuts the bridges between brain and scalp; it is no brain
+    extraction: the skull's marrow or eyes may stay. For a patch without background use `WholeMask`.
 
     Parameters
     ----------

@@ -1,8 +1,10 @@
 r"""Several echoes to one field.
 
-Phase is :math:`\phi_e = \phi_0 + 2\pi\gamma B_0 TE_e\,\delta\,10^{-6} + 2\pi n_e`, where the offset phi0 (coils,
-radio-frequency field) varies in space and is not known. The field is the slope, so that only *differences* between
-echoes need unwrapping, and a multiple of 2 pi common to all echoes is part of phi0.
+.. math:: \phi_e = \phi_0 + 2\pi\gamma B_0 TE_e\,\delta\,10^{-6} + 2\pi n_e
+
+The offset phi0 (coils, radio-frequency field) varies in space and is not known. The field is the
+slope, so that only *differences* between echoes need unwrapping, and a multiple of 2 pi common to
+all echoes is part of phi0.
 """
 
 import math
@@ -30,11 +32,12 @@ def unwrap_echoes(
 ) -> Float[Tensor, "echo x y z"]:
     """Unwrapped phase in rad, the same multiple of 2 pi missing in all echoes of a voxel.
 
-    An exact method unwraps in space the first echo and the difference of the first two (short, free of
-    phi0, fewest wraps); every further echo follows voxel by voxel from the line through the ones before it.
-    That is more robust than unwrapping late echoes in space, where clusters of voxels around air and
-    veins come out 2 pi off (the template unwrapping of ROMEO: Dymerska et al. 2021, 10.1002/mrm.28563).
-    An approximate method unwraps every echo in space, and its echoes are aligned as wholes.
+    An exact method unwraps in space the first echo and the difference of the first two (short, free
+    of phi0, fewest wraps); every further echo follows voxel by voxel from the line through the ones
+    before it. That is more robust than unwrapping late echoes in space, where clusters of voxels
+    around air and veins come out 2 pi off (the template unwrapping of ROMEO: Dymerska et al. 2021,
+    10.1002/mrm.28563). An approximate method unwraps every echo in space, and echoes are aligned as
+    wholes.
     """
     if len(scan.echo_times) == 1:
         return unwrap(scan.wrapped_phase, mask, scan.geometry)
@@ -59,17 +62,18 @@ def align_echoes(
 ) -> Float[Tensor, "echo x y z"]:
     """Add multiples of 2 pi to the echoes after the first, so that they lie on a line in time.
 
-    The second echo moves as a whole, so that its median difference to the first lies in [-pi, pi]: nothing in
-    the data says which turn is right, and a wrong one only adds a constant to the field. (With
-    uneven spacing it can be told, and is.) Each later echo moves to the line through the ones before it.
+    The second echo moves as a whole, so that its median difference to the first lies in [-pi, pi]:
+    nothing in the data says which turn is right, and a wrong one only adds a constant to the field.
+    (With uneven spacing it can be told, and is.) Each later echo moves to the line through the ones
+    before it.
 
     Parameters
     ----------
     unwrapped
-        In rad. The first two echoes unwrapped in space; later ones may still be wrapped if ``voxelwise``.
+        In rad. The first two echoes unwrapped in space; later ones may be wrapped if ``voxelwise``.
     voxelwise
-        Move voxels one by one; False moves each echo by its median, for phase that was not unwrapped
-        by multiples of 2 pi.
+        Move voxels one by one; False moves each echo by its median, for phase that was not
+        unwrapped by multiples of 2 pi.
     """
     centred = unwrapped.clone()
     if len(echo_times) > 1:
@@ -88,20 +92,22 @@ def fit_field(
     unwrapped: Float[Tensor, "echo x y z"],
     mask: Bool[Tensor, "x y z"],
 ) -> TotalField:
-    r"""Noise-weighted line through the phase of every voxel, and the standard deviation of its slope.
+    r"""Noise-weighted line through the phase of every voxel, and the noise of its slope.
 
-    .. math:: \hat\delta = \frac{\sum_e w_e (TE_e - \overline{TE}) \phi_e}{\sum_e w_e (TE_e - \overline{TE})^2}
-       \Big/ (2\pi\gamma B_0 10^{-6}), \qquad w_e = m_e^2 / \sigma^2
+    .. math:: 2\pi\gamma B_0 10^{-6}\, \hat\delta =
+       \frac{\sum_e w_e (TE_e - \overline{TE}) \phi_e}{\sum_e w_e (TE_e - \overline{TE})^2},
+       \qquad w_e = m_e^2 / \sigma^2
 
-    with :math:`\overline{TE}` the weighted mean; the intercept is phi0. The variance of the slope is
-    one over the denominator. One echo has no intercept: delta = phi / TE, and phi0 stays in it. sigma, the noise
-    of real and imaginary part, comes from the residuals of the line (three echoes and more) or from the image.
+    with :math:`\overline{TE}` the weighted mean; the intercept is phi0. The variance of the slope
+    is one over the denominator. One echo has no intercept: delta = phi / TE, and phi0 stays in it.
+    sigma, the noise of real and imaginary part, comes from the residuals of the line (three echoes
+    and more) or from the image.
 
     Returns
     -------
     TotalField
-        ``field`` and ``noise`` in ppm, zero outside the mask; ``magnitude`` the root sum of squares;
-        ``radians_per_ppm`` at the last echo.
+        ``field`` and ``noise`` in ppm, zero outside the mask; ``magnitude`` the root sum of
+        squares; ``radians_per_ppm`` at the last echo.
     """
     echoes = torch.tensor(scan.echo_times, dtype=torch.float64)
     slope, _ = _weighted_line(unwrapped.double(), scan.magnitude.double().square(), echoes)
@@ -122,7 +128,7 @@ def fit_field(
 def signal_noise(
     scan: Scan, unwrapped: Float[Tensor, "echo x y z"], mask: Bool[Tensor, "x y z"]
 ) -> float:
-    """Noise of real and imaginary part in the magnitude's unit: from residuals, else from the image."""
+    """Noise of real and imaginary part in the magnitude's unit: from residuals or the image."""
     if len(scan.echo_times) < 3:
         return noise_from_image(scan, mask)
     echoes = torch.tensor(scan.echo_times, dtype=torch.float64)

@@ -7,8 +7,8 @@ from torch import Tensor
 from qsmnet.background.noise import estimate_noise
 from qsmnet.volumes import Scan
 
-# median of chi^2 with n degrees of freedom, n = 1, 2, ...: what the median of squared residuals over
-# sigma^2 is; beyond the table Wilson and Hilferty's formula is good to 0.1 %
+# median of chi^2 with n = 1, 2, ... degrees of freedom: of squared residuals over sigma^2; beyond
+# the table Wilson and Hilferty's formula is good to 0.1 %
 _MEDIAN_CHI2 = (0.45494, 1.38629, 2.36597, 3.35669)
 
 
@@ -22,12 +22,12 @@ def median_chi2(degrees: int) -> float:
 def noise_from_residuals(
     weighted_residual: Float[Tensor, "echo x y z"], mask: Bool[Tensor, "x y z"], degrees: int
 ) -> float:
-    r"""Standard deviation of real and imaginary part, from how far the echoes are from their line.
+    r"""Estimate the noise of real and imaginary part from how far the echoes are from their line.
 
     .. math:: \sigma^2 = \mathrm{median}_r \sum_e (m_e r_e)^2 / \mathrm{median}(\chi^2_\nu)
 
-    since the phase of magnitude m has the standard deviation sigma / m. The median leaves out voxels with
-    wrapping errors or flow. Systematic deviations of the phase from a line count as noise, as they should.
+    since the phase of magnitude m has the standard deviation sigma / m. The median leaves out
+    voxels with wrapping errors or flow. Systematic deviations from a line count as noise.
 
     Parameters
     ----------
@@ -41,10 +41,9 @@ def noise_from_residuals(
 
 
 def noise_from_image(scan: Scan, mask: Bool[Tensor, "x y z"]) -> float:
-    """Standard deviation of real and imaginary part, by a high-pass filter of the complex images.
+    """Estimate the noise of real and imaginary part by a high-pass filter of the complex images.
 
-    For one or two echoes, where a line leaves no residuals. The mean of the estimates of all echoes and
-    both parts.
+    For one or two echoes, where a line leaves no residuals. Mean over echoes and parts.
     """
     signal = torch.polar(scan.magnitude, scan.wrapped_phase)
     parts = [part for echo in signal for part in (echo.real, echo.imag)]

@@ -19,7 +19,7 @@ _STORAGES = (
     (0.0, 4096.0, "scanner units, 0 to 4095", -math.pi),
     (-4096.0, 4096.0, "scanner units, -4096 to 4095", -math.pi),
 )
-# A wrapped phase reaches both ends of its range; how far it may stay away or overshoot, as a share of it.
+# A wrapped phase reaches both ends of its range; how far it may stay away or overshoot.
 _MISSING, _BEYOND = 0.02, 0.005
 # an echo that spans less of the range than this was stored in another unit than the rest
 _LEAST_SPAN = 0.01
@@ -33,15 +33,15 @@ def phase_to_radians(
 ) -> tuple[Float[Tensor, "echo x y z"], str]:
     """Phase in rad in [-pi, pi], and a description of how it was stored.
 
-    Values map linearly; nothing is stretched to fill a range and no voxel is replaced. NaN stays NaN.
+    Values map linearly; nothing is stretched to fill a range, no voxel is replaced. NaN stays NaN.
 
     Parameters
     ----------
     raw
         As stored, after the header's slope and intercept.
     phase_range
-        The stored values that mean -pi and pi. None recognises the range: radians (+-pi, 0 to 2 pi),
-        milliradians, degrees, 0 to 4095, -4096 to 4095.
+        The stored values that mean -pi and pi. None recognises the range: radians (+-pi, 0 to
+        2 pi), milliradians, degrees, 0 to 4095, -4096 to 4095.
     sign
         -1 for scanners whose phase falls where the field rises.
     source
@@ -71,7 +71,7 @@ def phase_to_radians(
 
 
 def wrap(phase: Float[Tensor, "*batch x y z"]) -> Float[Tensor, "*batch x y z"]:
-    """The value in [-pi, pi] that differs from ``phase`` (rad) by a multiple of 2 pi."""
+    """Give the value in [-pi, pi] that differs from ``phase`` (rad) by a multiple of 2 pi."""
     return phase - 2 * math.pi * torch.round(phase / (2 * math.pi))
 
 
@@ -109,7 +109,7 @@ def _given(
     if lowest < low - slack or highest > high + slack:
         raise PhysicsError(
             source,
-            f"the phase spans {lowest:.6g} to {highest:.6g}, outside --phase-range {low:g} {high:g}",
+            f"the phase spans {lowest:.6g} to {highest:.6g}, beyond the range {low:g} {high:g}",
             "give the stored values that mean -pi and pi",
         )
     return low, high, f"as given, {low:g} to {high:g}", -math.pi
@@ -121,7 +121,6 @@ def _refuse_mixed_units(raw: Tensor, span: float, source: str) -> None:
         if highest - lowest < _LEAST_SPAN * span:
             raise InconsistentError(
                 source,
-                f"echo {number} spans only {lowest:.4g} to {highest:.4g} while the phase as a whole "
-                f"spans {span:.4g}",
+                f"echo {number} spans {lowest:.4g} to {highest:.4g}, of a range of {span:.4g}",
                 "export every echo in the same unit, or name the range with --phase-range LO HI",
             )

@@ -20,10 +20,11 @@ class LaplacianUnwrap:
     .. math:: \nabla^2 u = \nabla \cdot \mathcal{W}(\nabla \phi), \qquad \partial_n u = 0
 
     with wrapped differences :math:`\mathcal{W}(\nabla\phi)` in place of
-    :math:`\cos\phi\nabla^2\sin\phi - \sin\phi\nabla^2\cos\phi` (Schofield & Zhu 2003), from which it differs by
-    being exact on a smooth phase. It is solved by a cosine transform. Where the wrapped differences have a curl (noise,
-    vessels, air) the error spreads: part of the field is lost, and the result is not the wrapped phase plus
-    multiples of 2 pi. The free constant is set so that the result agrees with the wrapped phase in the mask on average.
+    :math:`\cos\phi\nabla^2\sin\phi - \sin\phi\nabla^2\cos\phi` (Schofield & Zhu 2003), from
+    which it differs by being exact on a smooth phase that fills the grid. It is solved by a cosine
+    transform. Where the wrapped differences have a curl (noise, vessels, the mask's edge) the error
+    spreads: part of the field is lost, and the result is not the wrapped phase plus multiples of
+    2 pi. The free constant makes it agree with the wrapped phase in the mask on average.
     """
 
     exact: ClassVar[bool] = False
