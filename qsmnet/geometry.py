@@ -1,6 +1,7 @@
 """Voxel size and main field direction of a grid, in the grid's own axes."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +73,7 @@ class Geometry:
         return math.degrees(math.acos(min(1.0, max(abs(c) for c in self.b0_dir))))
 
 
-def _triple(name: str, values: npt.ArrayLike) -> Triple:
+def _triple(name: str, values: Sequence[float] | npt.NDArray[np.float64]) -> Triple:
     numbers = [float(v) for v in np.asarray(values, dtype=np.float64).ravel()]
     if len(numbers) != 3:
         raise ValueError(f"{name} needs three numbers, got {len(numbers)}")
