@@ -70,7 +70,9 @@ class Dipole:
         device: torch.device | str = "cpu",
     ) -> None:
         if len(shape) != 3 or min(shape) < 2:
-            raise ValueError(f"a dipole field needs a 3-D grid of at least 2 voxels, got {tuple(shape)}")
+            raise ValueError(
+                f"a dipole field needs a 3-D grid of at least 2 voxels, got {tuple(shape)}"
+            )
         if padding is not None and padding < 1:
             raise ValueError(f"padding is a factor of at least 1, got {padding}")
         self.shape: Shape = (shape[0], shape[1], shape[2])
@@ -118,7 +120,9 @@ class Dipole:
         with torch.autocast(volume.device.type, enabled=False):
             volume = volume.to(self.spectrum.dtype)
             transformed = torch.fft.rfftn(volume, s=self.padded_shape, dim=_AXES)
-            result: Tensor = torch.fft.irfftn(transformed * spectrum, s=self.padded_shape, dim=_AXES)
+            result: Tensor = torch.fft.irfftn(
+                transformed * spectrum, s=self.padded_shape, dim=_AXES
+            )
         return result[..., :x, :y, :z]
 
 
@@ -172,7 +176,9 @@ def direction_weights(b0_dir: Triple) -> Float[Tensor, "6"]:
 
 
 @lru_cache(maxsize=_CACHED_SPECTRA)
-def _prism_spectra(shape: Shape, voxel_size: Triple, dtype: torch.dtype) -> Float[Tensor, "6 kx ky kz"]:
+def _prism_spectra(
+    shape: Shape, voxel_size: Triple, dtype: torch.dtype
+) -> Float[Tensor, "6 kx ky kz"]:
     components = prism_components(shape, voxel_size)
     # the spectrum of an even kernel is real; at the planes n/2, which have no mirror on the grid, taking
     # the real part is the even part

@@ -1,10 +1,11 @@
 """The protocol of a background field removal method."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from qsmnet.volumes import LocalField, TotalField
 
 
+@runtime_checkable
 class BackgroundRemoval(Protocol):
     """A method that takes away the field of sources outside the mask."""
 

@@ -58,9 +58,9 @@ def compare(
     """Run every inverter on one local field and score it.
 
     All methods get the same `LocalField` object. Every map, and the truth, is referenced to its
-    mean over the mask before it is scored, since k = 0 is not in the data and methods differ in what
-    they leave there; a method that returns a smaller mask is referenced over that, and scored as 0
-    outside of it.
+    mean over the mask before it is scored, since k = 0 is not in the data and methods differ in
+    what they leave there; a method that returns a smaller mask is referenced over that, and scored
+    as 0 outside of it.
 
     Parameters
     ----------
@@ -113,8 +113,7 @@ def _invert(name: str, inverter: Inverter, local: LocalField) -> Susceptibility:
     if inverter.takes != "local_field":
         problem = f"takes {inverter.takes}, not one local field"
         raise UsageError(name, problem, "compare methods of one kind of input")
-    with torch.inference_mode():
-        result = inverter(local)
+    result = inverter(local)
     if not bool(torch.isfinite(result.chi[local.mask]).any()):
         raise NumericalError(name, "gave no finite value", "check the field and the parameters")
     return result

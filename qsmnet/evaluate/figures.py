@@ -22,6 +22,8 @@ DIFFERENCE_WINDOW = 0.05
 # axial and sagittal: streaks from a lost cone show in planes that hold B0
 _PLANES = (2, 0)
 _PANEL = 2.3
+# a diverging method must not flatten the others
+_CEILING = 2.0
 
 
 def comparison_figure(
@@ -55,12 +57,12 @@ def comparison_figure(
         Ready for ``savefig``; no window is opened.
     """
     kinds = ("map",) if truth is None else ("map", "difference")
-    rows = [(axis, kind) for axis in _PLANES for kind in kinds]
+    rows = [(kind, axis) for kind in kinds for axis in _PLANES]
     columns = len(results) + (truth is not None)
     figure = _figure((_PANEL * columns + 1.2, _PANEL * len(rows) + 0.8))
     grid = figure.subplots(len(rows), columns, squeeze=False)
     shown: dict[str, AxesImage] = {}
-    for panels, (axis, kind) in zip(grid, rows, strict=True):
+    for panels, (kind, axis) in zip(grid, rows, strict=True):
         for panel, image in zip(panels, _volumes(results, truth, kind), strict=True):
             _hide_frame(panel)
             if image is not None:
@@ -74,17 +76,35 @@ def comparison_figure(
 def spectrum_figure(curves: Mapping[str, ErrorSpectrum], title: str = "") -> Figure:
     """Relative k-space error of every method over the kernel's magnitude; 1 is an empty map."""
     figure = _figure((6.4, 4.2))
-    axes = figure.subplots()
+    _draw_curves(figure.subplots(), curves, title)
+    return figure
+
+
+def spectrum_panels(panels: Mapping[str, Mapping[str, ErrorSpectrum]]) -> Figure:
+    """One panel of `spectrum_figure` for each condition, three a row, on one scale."""
+    columns = min(3, max(1, len(panels)))
+    rows = max(1, math.ceil(len(panels) / columns))
+    figure = _figure((4.4 * columns, 3.3 * rows))
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (name, curves) in zip(grid, panels.items(), strict=False):
+        _draw_curves(axes, curves, name)
+    highest = max((_highest(c) for curves in panels.values() for c in curves.values()), default=1.0)
+    grid[0].set_ylim(0, min(_CEILING, 1.1 * highest))
+    return figure
+
+
+def _draw_curves(axes: Axes, curves: Mapping[str, ErrorSpectrum], title: str) -> None:
     for name, curve in curves.items():
         axes.plot(curve.centres, curve.error, marker="o", markersize=3, label=name)
     axes.axhline(1.0, color="0.6", linewidth=1, linestyle=":")
     axes.set(xlabel="|D(k)|", ylabel="relative error of chi(k)", xlim=(0, 2 / 3), title=title)
-    # a diverging method must not flatten the others
-    axes.set_ylim(0, min(2.0, max((_highest(c) for c in curves.values()), default=1.0) * 1.1))
+    highest = max((_highest(curve) for curve in curves.values()), default=1.0)
+    axes.set_ylim(0, min(_CEILING, 1.1 * highest))
     axes.grid(visible=True, alpha=0.3)
     if curves:
         axes.legend()
-    return figure
 
 
 def mask_centre(mask: Bool[np.ndarray, "x y z"]) -> tuple[int, int, int]:
@@ -150,8 +170,8 @@ def _colour_bars(
 ) -> None:
     names = {"map": "chi / ppm", "difference": "chi - truth / ppm"}
     for kind, image in shown.items():
-        # beside every row of its kind; two kinds, two bars
-        panels = grid[kinds.index(kind) :: len(kinds)].ravel().tolist()
+        first = kinds.index(kind) * len(_PLANES)
+        panels = grid[first : first + len(_PLANES)].ravel().tolist()
         figure.colorbar(image, ax=panels, label=names[kind], shrink=0.8, extend="both")
 
 

@@ -61,7 +61,9 @@ class TKD:
         )
         inverse = truncated_inverse(dipole.spectrum, self.threshold)
         if self.correct_underestimation:
-            inverse = inverse / _half_spectrum_mean(inverse * dipole.spectrum, dipole.padded_shape[2])
+            inverse = inverse / _half_spectrum_mean(
+                inverse * dipole.spectrum, dipole.padded_shape[2]
+            )
         chi = dipole.filter(local.field * local.support, inverse) * local.mask
         return Susceptibility(chi, local.mask)
 

@@ -134,9 +134,9 @@ class TV:
 
 
 class _Solver:
-    """Over-relaxed ADMM (Boyd et al. 2011, 10.1561/2200000016) with z = grad chi, s = chi, y = D chi.
+    """Over-relaxed ADMM (Boyd et al. 2011, 10.1561/2200000016): z = grad chi, s = chi, y = D chi.
 
-    With P the proximal step of a splitting, its copy and its multiplier are P(v) and v - P(v) of one
+    With P the proximal step of a splitting, its copy and its multiplier are P(v) and v - P(v) of an
     array: v <- v + a (A chi - P(v)), and the FFT step draws A chi to 2 P(v) - v. Two FFT pairs an
     iteration, one with ``zero``.
     """

@@ -104,7 +104,7 @@ class DataTerm:
 
 
 def noise_of_weighted(local: LocalField) -> float:
-    r"""Return the noise in ppm that the weighted data stand for, :math:`\langle 1/sd^2 \rangle^{-1/2}`.
+    r"""Return the noise (ppm) the weighted data stand for, :math:`\langle 1/sd^2 \rangle^{-1/2}`.
 
     It is the noise itself where that is one number, and 0 where it is unknown.
     """

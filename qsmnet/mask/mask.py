@@ -1,6 +1,6 @@
 """The protocol of a masking method."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from qsmnet.geometry import Geometry
 
 
+@runtime_checkable
 class Mask(Protocol):
     """A method that finds the object; configure it by its fields, then call it."""
 

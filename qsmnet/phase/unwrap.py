@@ -1,6 +1,6 @@
 """The protocol of a phase unwrapping method."""
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from qsmnet.geometry import Geometry
 
 
+@runtime_checkable
 class Unwrap(Protocol):
     """A method that adds what wrapping took; configure it by its fields, then call it."""
 

@@ -17,9 +17,9 @@ class BestPathUnwrap:
     """Sort by reliability, follow a non-continuous path.
 
     Abdul-Rahman et al. 2007, 10.1364/AO.46.006623, in scikit-image's implementation. The
-    reliability of a voxel is the inverse of its second differences; edges between voxels are resolved from the
-    most to the least reliable one. The result is exact: multiples of 2 pi are all that is added.
-    Parts of the mask that do not touch each other get unrelated multiples.
+    reliability of a voxel is the inverse of its second differences; edges between voxels are
+    resolved from the most to the least reliable one. The result is exact: multiples of 2 pi are all
+    that is added. Parts of the mask that do not touch each other get unrelated multiples.
 
     Parameters
     ----------
