@@ -1,0 +1,64 @@
+"""Rows of a long study, appended one by one, so that it can be stopped and resumed at any time."""
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+
+class Ledger:
+    """A CSV file that only grows; the last row of a key counts.
+
+    Several processes may append to one file: a row is one write. A row that a kill cut short is
+    ignored, and does not spoil the next.
+
+    Parameters
+    ----------
+    path
+        The file; made with the first row.
+    columns
+        Its header.
+    key
+        How many of the first columns tell rows apart.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], key: int) -> None:
+        self.path = path
+        self.columns = tuple(columns)
+        self._key = key
+
+    def rows(self) -> dict[tuple[str, ...], dict[str, str]]:
+        """Rows by key, as text."""
+        return {tuple(row[: self._key]): self._named(row) for row in self._complete()}
+
+    def append(self, row: Mapping[str, object]) -> None:
+        """Add one row; columns that it lacks stay empty."""
+        lines = [[str(row.get(column, "")) for column in self.columns]]
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lines.insert(0, list(self.columns))
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows(lines)
+        text = stream.getvalue()
+        with self.path.open("a+b") as file:
+            file.seek(0, os.SEEK_END)
+            if file.tell() and not self._ends_with_newline():
+                text = "\n" + text
+            file.write(text.encode())
+
+    def _complete(self) -> Iterator[list[str]]:
+        if not self.path.exists():
+            return
+        with self.path.open(encoding="utf-8", newline="") as file:
+            for row in csv.reader(file):
+                if len(row) == len(self.columns) and tuple(row) != self.columns:
+                    yield row
+
+    def _named(self, row: Sequence[str]) -> dict[str, str]:
+        return dict(zip(self.columns, row, strict=True))
+
+    def _ends_with_newline(self) -> bool:
+        with self.path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
