@@ -45,7 +45,7 @@ class KQSM(nn.Module):
         self,
         threshold: float = 0.1,
         width: int = 32,
-        blocks: int = 8,
+        blocks: int = 6,
         field_of_view: float = 1.25,
     ) -> None:
         super().__init__()
