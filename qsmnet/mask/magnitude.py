@@ -20,8 +20,8 @@ class MagnitudeMask:
 
     .. math:: m > s \max(5\,\bar m_{\le q_{15}},\ \bar m_{q_{80} \ldots q_{99}} / 5)
 
-    the noise-or-signal rule of MriResearchTools' ``robustmask``, on a magnitude averaged over
-    ``smoothing`` mm. The opening cuts the bridges between brain and scalp; it is no brain
+    the noise-or-signal rule of MriResearchTools' ``robustmask``, by majority over ``smoothing`` mm.
+    The opening cuts the bridges between brain and scalp; it is no brain
     extraction: the skull's marrow or eyes may stay. For a patch without background use `WholeMask`.
 
     Parameters
@@ -66,8 +66,10 @@ class MagnitudeMask:
         values = np.nan_to_num(
             magnitude.numpy().astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0
         )
-        smooth = ndimage.gaussian_filter(values, [self.smoothing / edge for edge in edges])
-        inside = smooth > self.strength * robust_threshold(smooth)
+        bright = values > self.strength * robust_threshold(values)
+        # a majority in the neighbourhood: averaging the magnitude itself would grow the object
+        sigma = [self.smoothing / edge for edge in edges]
+        inside = ndimage.gaussian_filter(bright.astype(np.float32), sigma) > 0.5
         inside = _largest_part(_erode(inside, self.opening, edges))
         inside = _fill_holes(_dilate(inside, self.opening, edges))
         inside = _largest_part(_erode(inside, self.erosion, edges))

@@ -8,7 +8,7 @@ from qsmnet.background.noise import estimate_noise
 from qsmnet.volumes import Scan
 
 # median of chi^2 with n = 1, 2, ... degrees of freedom: of squared residuals over sigma^2; beyond
-# the table Wilson and Hilferty's formula is good to 0.1 %
+# the table Wilson and Hilferty's formula is good to 0.3 %
 _MEDIAN_CHI2 = (0.45494, 1.38629, 2.36597, 3.35669)
 
 
