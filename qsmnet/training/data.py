@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from qsmnet.geometry import Geometry
 from qsmnet.io.nifti import check_same_grid, read_volume
 from qsmnet.networks.frame import Frame
 from qsmnet.simulate.acquisition import add_noise, local_fields, noise_map
@@ -19,51 +18,10 @@ from qsmnet.simulate.bank import Bank
 from qsmnet.simulate.phantom import Phantom, Record
 from qsmnet.simulate.randomness import item_generator
 from qsmnet.simulate.simulator import Simulator, geometry_of
+from qsmnet.training.batch import Batch, Item, collate
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One training batch; volumes are ``(batch, 1, x, y, z)`` in ppm."""
-
-    field: Tensor
-    support: Tensor
-    noise: Tensor
-    chi: Tensor
-    mask: Tensor
-    geometry: tuple[Geometry, ...]
-    items: tuple[int, ...]
-
-    def to(self, device: torch.device) -> "Batch":
-        """The batch on another device."""
-        names = ("field", "support", "noise", "chi", "mask")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
-
-
-@dataclass(frozen=True)
-class _Item:
-    field: Tensor
-    support: Tensor
-    noise: Tensor
-    chi: Tensor
-    mask: Tensor
-    geometry: Geometry
-    index: int
-
-
-def collate(items: Sequence[_Item]) -> Batch:
-    """Stack items and add the channel axis."""
-    stacked = {
-        name: torch.stack([getattr(item, name) for item in items])[:, None].float()
-        for name in ("field", "support", "noise", "chi", "mask")
-    }
-    return Batch(
-        **stacked,
-        geometry=tuple(item.geometry for item in items),
-        items=tuple(item.index for item in items),
-    )
-
-
-class SimulatedPairs(Dataset[_Item]):
+class SimulatedPairs(Dataset[Item]):
     """Item i: a phantom of the bank, flipped, scaled, measured and cropped, all decided by (seed, split, i).
 
     Parameters
@@ -100,7 +58,7 @@ class SimulatedPairs(Dataset[_Item]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> _Item:
+    def __getitem__(self, index: int) -> Item:
         rng = item_generator(self.bank.seed, f"{self.bank.split} items", index)
         number = int(rng.integers(len(self.bank)))
         record = {
@@ -112,7 +70,7 @@ class SimulatedPairs(Dataset[_Item]):
         told = float(2.0 ** rng.uniform(-1, 1)) if rng.random() < self.misstated else 1.0
         return self._cropped(replace(item, noise=item.noise * told), rng)
 
-    def _measured(self, phantom: Phantom, record: Record, index: int) -> _Item:
+    def _measured(self, phantom: Phantom, record: Record, index: int) -> Item:
         acquisition, noise = self.bank.simulator.acquisition, record["acquisition"]["noise"]
         geometry = geometry_of(record)
         exact = local_fields(
@@ -126,9 +84,9 @@ class SimulatedPairs(Dataset[_Item]):
         unmasked = record["acquisition"]["unmasked"]
         support = torch.ones_like(phantom.mask) if unmasked else phantom.mask
         field = add_noise(exact, deviation, noise["seed"]) * support
-        return _Item(field, support, deviation, phantom.chi, phantom.mask, geometry, index)
+        return Item(field, support, deviation, phantom.chi, phantom.mask, geometry, index)
 
-    def _cropped(self, item: _Item, rng: np.random.Generator) -> _Item:
+    def _cropped(self, item: Item, rng: np.random.Generator) -> Item:
         if self.field_of_view is not None:
             return _framed(item, float(rng.uniform(*self.field_of_view)))
         if self.crop is None:
@@ -157,14 +115,14 @@ def _augmented(phantom: Phantom, rng: np.random.Generator, scale: tuple[float, f
     return Phantom(chi * factor, mask, labels)
 
 
-def _framed(item: _Item, factor: float) -> _Item:
+def _framed(item: Item, factor: float) -> Item:
     """Cut to where anything is known and pad to ``factor`` times that."""
     names = ("field", "support", "noise", "chi", "mask")
     frame = Frame.around(item.mask | (item.support > 0), factor)
     return replace(item, **{name: frame.cut(getattr(item, name)) for name in names})
 
 
-class StoredPairs(Dataset[_Item]):
+class StoredPairs(Dataset[Item]):
     """The user's own pairs: folders holding ``local_field``, ``mask`` and ``chi`` as NIfTI (ppm).
 
     ``noise.nii.gz`` (sd in ppm) and ``field_support.nii.gz`` are used where they lie beside them.
@@ -191,7 +149,7 @@ class StoredPairs(Dataset[_Item]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> _Item:
+    def __getitem__(self, index: int) -> Item:
         rng = item_generator(self.seed, "stored", index)
         folder = self.folders[int(rng.integers(len(self.folders)))]
         chi, field, mask = (_find(folder, name) for name in ("chi", "local_field", "mask"))
@@ -201,12 +159,12 @@ class StoredPairs(Dataset[_Item]):
         mask_ = mask_ > 0.5
         noise = _optional(folder, "noise", torch.zeros_like(chi_))
         support = _optional(folder, "field_support", mask_.float())
-        item = _Item(
+        item = Item(
             field_ * support, support, noise, chi_ * mask_, mask_, volumes[0].geometry, index
         )
         return self._cropped(item, rng)
 
-    def _cropped(self, item: _Item, rng: np.random.Generator) -> _Item:
+    def _cropped(self, item: Item, rng: np.random.Generator) -> Item:
         starts = [
             int(rng.integers(max(n - c, 0) + 1))
             for n, c in zip(item.chi.shape, self.crop, strict=True)
@@ -263,8 +221,8 @@ class PairsModule(L.LightningDataModule):
 
     def __init__(
         self,
-        training: Dataset[_Item],
-        validation: Dataset[_Item],
+        training: Dataset[Item],
+        validation: Dataset[Item],
         batch_size: int = 1,
         workers: int = 1,
     ) -> None:
@@ -280,12 +238,12 @@ class PairsModule(L.LightningDataModule):
         first = trainer.global_step * self.batch_size * trainer.world_size
         return first + trainer.global_rank, trainer.world_size
 
-    def train_dataloader(self) -> DataLoader[_Item]:
+    def train_dataloader(self) -> DataLoader[Item]:
         """Endless; the trainer's ``limit_train_batches`` is the length of an epoch."""
         length = len(self.training)  # type: ignore[arg-type]
         return self._loader(self.training, _InOrder(length, self.position), self.workers)
 
-    def val_dataloader(self) -> DataLoader[_Item]:
+    def val_dataloader(self) -> DataLoader[Item]:
         """The same items every time."""
         return self._loader(self.validation, _InOrder(len(self.validation)), 0)  # type: ignore[arg-type]
 
@@ -293,9 +251,7 @@ class PairsModule(L.LightningDataModule):
         """Lightning moves dictionaries by itself, not dataclasses with tuples of geometries."""
         return batch.to(device)
 
-    def _loader(
-        self, data: Dataset[_Item], sampler: Sampler[int], workers: int
-    ) -> DataLoader[_Item]:
+    def _loader(self, data: Dataset[Item], sampler: Sampler[int], workers: int) -> DataLoader[Item]:
         return DataLoader(
             data,
             batch_size=self.batch_size,

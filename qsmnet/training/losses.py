@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from qsmnet.dipole import Dipole
+from qsmnet.dipole import Dipole, sampled_kernel
 from qsmnet.geometry import Geometry
 from qsmnet.networks.contract import robust_scale
+from qsmnet.training.batch import Batch
 
 _AXES = (-3, -2, -1)
 
@@ -40,14 +41,16 @@ class Loss:
     data_consistency: float = 0.0
     kspace: float = 0.0
 
+    def predict(self, network: nn.Module, batch: Batch) -> Tensor:
+        """The network's susceptibility, zero outside the mask."""
+        chi: Tensor = network(batch.field, batch.support, batch.noise, batch.geometry)
+        return chi * batch.mask
+
     def __call__(
-        self,
-        prediction: Float[Tensor, "batch 1 x y z"],
-        chi: Float[Tensor, "batch 1 x y z"],
-        mask: Float[Tensor, "batch 1 x y z"],
-        geometry: Sequence[Geometry],
+        self, prediction: Float[Tensor, "batch 1 x y z"], batch: Batch
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The sum, and each term by name, unweighted."""
+        chi, mask, geometry = batch.chi, batch.mask, batch.geometry
         truth = demeaned(chi, mask)
         scale = robust_scale(truth, mask)
         error = (demeaned(prediction.float(), mask) - truth) / scale
@@ -108,3 +111,41 @@ def spectrum_error(error: Tensor, truth: Tensor) -> Tensor:
             amplitude, 3, stride=1, padding=1, count_include_pad=False
         )
         return (wrong / smooth.clamp_min(1e-3).sqrt()).mean()
+
+
+@dataclass(frozen=True)
+class HeLoss:
+    """The published loss of k-QSM (He et al. 2022), on the network's raw spectrum.
+
+    ``MSE(X, X_true)`` over all samples plus ``L1(X, X_tkd)`` over the samples with ``|D| > threshold``, both of
+    unnormalised centred spectra; real and imaginary parts count as two numbers.
+
+    Parameters
+    ----------
+    threshold
+        Of the truncation.
+    """
+
+    threshold: float = 0.1
+
+    def predict(self, network: nn.Module, batch: Batch) -> Tensor:
+        """The network's spectrum, before any image is made of it."""
+        spectrum: Tensor = network.spectrum(batch.field * batch.support, batch.geometry)  # type: ignore[operator]
+        return spectrum
+
+    def __call__(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The sum, and its two terms."""
+        shape = (batch.chi.shape[-3], batch.chi.shape[-2], batch.chi.shape[-1])
+        kernels = [sampled_kernel(shape, each).to(batch.chi) for each in batch.geometry]
+        kernel = torch.fft.fftshift(torch.stack(kernels), dim=_AXES)
+        truth = _centred_spectrum(batch.chi * batch.mask)
+        known = kernel.abs() > self.threshold
+        division = _centred_spectrum(batch.field * batch.support)[known] / kernel[known]
+        fit = torch.view_as_real(prediction - truth).square().mean()
+        keep = torch.view_as_real(prediction[known] - division).abs().mean()
+        return fit + keep, {"spectrum": fit.detach(), "tkd": keep.detach()}
+
+
+def _centred_spectrum(volume: Tensor) -> Tensor:
+    spectrum = torch.fft.fftn(volume[:, 0].float(), dim=_AXES)
+    return torch.fft.fftshift(spectrum, dim=_AXES)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from qsmnet.errors import NumericalError
-from qsmnet.training.data import Batch
+from qsmnet.training.batch import Batch
 from qsmnet.training.ema import MovingAverage
-from qsmnet.training.losses import Loss, demeaned
+from qsmnet.training.losses import HeLoss, Loss, demeaned
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -38,7 +38,7 @@ class InversionModule(L.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        loss: Loss,
+        loss: Loss | HeLoss,
         optimizer: OptimizerFactory,
         steps: int,
         warmup: int = 100,
@@ -58,7 +58,7 @@ class InversionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """One step's loss; stops the run where it is not finite."""
-        total, terms = self.loss(self(batch), batch.chi, batch.mask, batch.geometry)
+        total, terms = self.loss(self.loss.predict(self.network, batch), batch)
         if not bool(torch.isfinite(total)):
             raise NumericalError(
                 "training",
@@ -83,8 +83,8 @@ class InversionModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Loss and NRMSE in percent."""
+        total, _terms = self.loss(self.loss.predict(self.network, batch), batch)
         chi = self(batch)
-        total, _terms = self.loss(chi, batch.chi, batch.mask, batch.geometry)
         nrmse = relative_error(chi, batch.chi, batch.mask).mean()
         size = len(batch.items)
         self.log("val/loss", total, batch_size=size, sync_dist=True)

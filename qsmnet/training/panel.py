@@ -11,7 +11,8 @@ from torch import Tensor
 
 from qsmnet.dipole import dipole_spectrum
 from qsmnet.geometry import Geometry
-from qsmnet.training.data import Batch, PairsModule, collate
+from qsmnet.training.batch import Batch, collate
+from qsmnet.training.data import PairsModule
 from qsmnet.training.log import read_metrics
 from qsmnet.training.losses import demeaned
 from qsmnet.training.module import InversionModule, relative_error

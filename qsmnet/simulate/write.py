@@ -1,0 +1,81 @@
+"""A scene on disk: NIfTI and JSON."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import qsmnet
+from qsmnet.geometry import Geometry
+from qsmnet.io.files import write_json
+from qsmnet.io.nifti import write_volume
+from qsmnet.simulate import tissue
+from qsmnet.simulate.scene import Scene
+
+#: Files of a scene's folder.
+FILES = (
+    "chi.nii.gz",
+    "mask.nii.gz",
+    "segmentation.nii.gz",
+    "local_field.nii.gz",
+    "local_field_exact.nii.gz",
+    "noise.nii.gz",
+    "scene.json",
+)
+
+
+def write_scene(folder: Path, scene: Scene, overwrite: bool = False) -> None:
+    """Write `FILES` into ``folder``; the affine carries voxel size and B0 direction (world z).
+
+    Raises
+    ------
+    qsmnet.errors.OutputError
+        If a file exists and ``overwrite`` is not set.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    affine = affine_of(scene.geometry, tuple(scene.chi.shape))
+    volumes = {
+        "chi": scene.chi,
+        "mask": scene.mask.to(torch.uint8),
+        "segmentation": scene.segmentation,
+        "local_field": scene.local_field,
+        "local_field_exact": scene.local_field_exact,
+        "noise": scene.noise,
+    }
+    for name, volume in volumes.items():
+        write_volume(folder / f"{name}.nii.gz", volume.cpu().numpy(), affine, overwrite)
+    sidecar = {
+        "units": {
+            "chi": "ppm",
+            "local_field": "ppm",
+            "local_field_exact": "ppm",
+            "noise": "ppm (sd)",
+        },
+        "voxel_size_mm": scene.geometry.voxel_size,
+        "b0_dir": scene.geometry.b0_dir,
+        "labels": {str(label): name for label, name in tissue.NAMES.items()},
+        "qsmnet": qsmnet.__version__,
+        "record": scene.record,
+    }
+    write_json(folder / "scene.json", sidecar, overwrite)
+
+
+def affine_of(geometry: Geometry, shape: tuple[int, ...]) -> np.ndarray:
+    """A 4x4 affine whose world z is B0 and whose origin is the grid's middle.
+
+    Any rotation about B0 would do; the one chosen turns B0 onto z the shortest way.
+    """
+    b0 = np.array(geometry.b0_dir)
+    cross = np.cross(b0, [0.0, 0.0, 1.0])
+    cosine = b0[2]
+    if cosine < -1 + 1e-9:
+        rotation = np.diag([1.0, -1.0, -1.0])
+    else:
+        skew = np.array(
+            [[0, -cross[2], cross[1]], [cross[2], 0, -cross[0]], [-cross[1], cross[0], 0]]
+        )
+        rotation = np.eye(3) + skew + skew @ skew / (1 + cosine)
+    affine = np.eye(4)
+    affine[:3, :3] = rotation @ np.diag(geometry.voxel_size)
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return affine
