@@ -2,18 +2,18 @@ r"""The physics operator: susceptibility (ppm) to field (ppm of B0), and back.
 
 .. math:: b = F^{-1} D F \chi, \qquad D(k) = \frac13 - \frac{(k \cdot b_0)^2}{|k|^2}, \quad D(0) = 0
 
-(Salomir et al. 2003, 10.1002/cmr.b.10083; Marques & Bowtell 2005, 10.1002/cmr.b.20034), with k in 1/mm so that
-voxel size needs no resampling. Two kernels:
+(Salomir et al. 2003, 10.1002/cmr.b.10083; Marques & Bowtell 2005, 10.1002/cmr.b.20034), with k in
+1/mm so that voxel size needs no resampling. Two kernels:
 
 ``sampled``
     D on the grid's k samples. Right for band-limited signals such as a scan.
 ``prism``
-    The field of a uniformly magnetised cuboid voxel, at voxel centres, Fourier transformed. Right for
-    partial-volume phantoms, whatever the voxel's proportions.
+    The field of a uniformly magnetised cuboid voxel, at voxel centres, Fourier transformed. Right
+    for partial-volume phantoms, whatever the voxel's proportions.
 
-Both are made even at the Nyquist planes: for an oblique B0 and an even grid D(k) and D(-k) differ there
-and a half spectrum would silently drop an imaginary part of up to 19 % of the field. A centred sphere
-cannot show it. Kernels are built in float64; FFTs are real.
+Both are averaged over the sign of the Nyquist frequencies: for an oblique B0 and an even grid D(k)
+and D(-k) differ there and a half spectrum would silently drop an imaginary part of up to 19 % of
+the field. A centred sphere cannot show it. Kernels are built in float64; FFTs are real.
 """
 
 from collections.abc import Sequence
@@ -45,12 +45,14 @@ class Dipole:
     shape
         Spatial shape of the volumes.
     geometry
-        Voxel size and B0 direction; a sequence makes one kernel an item, applied along the first axis.
+        Voxel size and B0 direction; a sequence makes one kernel an item, applied along the first
+        axis.
     kernel
         ``"sampled"`` or ``"prism"``.
     padding
-        None is the periodic operator on exactly ``shape``. A factor zero-pads each axis by it and rounds
-        up to a fast FFT size: 1 for speed alone, 2 for the linear convolution; 1.5 is mostly enough.
+        None is the periodic operator on exactly ``shape``. A factor zero-pads each axis by it and
+        rounds up to a fast FFT size: 1 for speed alone, 2 for the linear convolution; 1.5 is mostly
+        enough.
     dtype, device
         Of the kernel, and so of the volumes.
 
@@ -84,7 +86,7 @@ class Dipole:
             spectrum = torch.stack(
                 [dipole_spectrum(self.padded_shape, each, kernel, dtype) for each in geometry]
             )
-        #: D on the half spectrum of the padded grid, real: ``(x, y, z // 2 + 1)`` after any batch axis.
+        #: D on the half spectrum of the padded grid: ``(x, y, z // 2 + 1)`` after any batch axis.
         self.spectrum = spectrum.to(device)
 
     def forward(self, chi: Float[Tensor, "*batch x y z"]) -> Float[Tensor, "*batch x y z"]:
@@ -92,7 +94,7 @@ class Dipole:
         return self.filter(chi, self.spectrum)
 
     def adjoint(self, field: Float[Tensor, "*batch x y z"]) -> Float[Tensor, "*batch x y z"]:
-        """Adjoint of `forward`, which equals it: the kernel is real and even, padding is symmetric to cropping."""
+        """Adjoint of `forward`, which equals it: D is real and even, cropping undoes padding."""
         return self.filter(field, self.spectrum)
 
     def normal(self, chi: Float[Tensor, "*batch x y z"]) -> Float[Tensor, "*batch x y z"]:
@@ -154,19 +156,37 @@ def dipole_spectrum(
 
 
 def sampled_kernel(shape: Shape, geometry: Geometry) -> Float[Tensor, "kx ky kz"]:
-    """``(D(k) + D(-k)) / 2`` on the full FFT grid in float64, with D(0) = 0."""
-    frequencies = [
-        torch.fft.fftfreq(n, d, dtype=torch.float64)
-        for n, d in zip(shape, geometry.voxel_size, strict=True)
-    ]
-    kx, ky, kz = torch.meshgrid(*frequencies, indexing="ij")
-    bx, by, bz = geometry.b0_dir
-    square = kx**2 + ky**2 + kz**2
+    """D(k) on the full FFT grid, averaged over the signs of Nyquist frequencies; D(0) = 0.
+
+    In float64. The average is ``(D(k) + D(-k)) / 2`` on the planes and, where two planes meet, also over the
+    two diagonals, without which a turned or mirrored grid would have another kernel.
+    """
+    frequencies = torch.meshgrid(
+        *(
+            torch.fft.fftfreq(n, d, dtype=torch.float64)
+            for n, d in zip(shape, geometry.voxel_size, strict=True)
+        ),
+        indexing="ij",
+    )
+    signed = [_without_nyquist(each, axis) for axis, each in enumerate(frequencies)]
+    square = sum((each**2 for each in frequencies), torch.zeros(shape, dtype=torch.float64))
     square[0, 0, 0] = 1.0
-    kernel = 1.0 / 3.0 - (kx * bx + ky * by + kz * bz) ** 2 / square
+    along = torch.zeros(shape, dtype=torch.float64)
+    for weight, (i, j) in zip(direction_weights(geometry.b0_dir), COMPONENTS, strict=True):
+        along += weight * (frequencies[i] ** 2 if i == j else signed[i] * signed[j])
+    kernel = 1.0 / 3.0 - along / square
     kernel[0, 0, 0] = 0.0
-    mirrored = kernel.flip(_AXES).roll((1, 1, 1), _AXES)
-    return (kernel + mirrored) / 2
+    return kernel
+
+
+def _without_nyquist(values: Tensor, axis: int) -> Tensor:
+    # n / 2 and -n / 2 are one sample of an even grid: the mean of an odd function there is zero
+    size = values.shape[axis]
+    if size % 2:
+        return values
+    result = values.clone()
+    result.select(axis, size // 2).zero_()
+    return result
 
 
 def direction_weights(b0_dir: Triple) -> Float[Tensor, "6"]:
@@ -180,8 +200,7 @@ def _prism_spectra(
     shape: Shape, voxel_size: Triple, dtype: torch.dtype
 ) -> Float[Tensor, "6 kx ky kz"]:
     components = prism_components(shape, voxel_size)
-    # the spectrum of an even kernel is real; at the planes n/2, which have no mirror on the grid, taking
-    # the real part is the even part
+    # the kernel is even, so that its spectrum is real
     return torch.stack([torch.fft.rfftn(each).real.to(dtype) for each in components])
 
 
@@ -189,16 +208,17 @@ def prism_components(shape: Shape, voxel_size: Triple) -> Float[Tensor, "6 x y z
     r"""Six components of the field of one uniformly magnetised voxel at the origin of an FFT grid.
 
     The field of a voxel of unit susceptibility, Lorentz-corrected, is
-    :math:`h(r) = \sum_{ij} b_i b_j (\delta_{ij} [r = 0] / 3 - N_{ij}(r))`, with the demagnetising tensor
-    of a cuboid in closed form (Joseph & Schlömann 1965, 10.1063/1.1703091; Newell et al. 1993): a sum over the
-    eight corners of :math:`\arctan(yz / xR) / 4\pi` (diagonal) and :math:`-\ln(z + R) / 4\pi`.
+    :math:`h(r) = \sum_{ij} b_i b_j (\delta_{ij} [r = 0] / 3 - N_{ij}(r))`, with the demagnetising
+    tensor of a cuboid in closed form (Joseph & Schlömann 1965, 10.1063/1.1703091; Newell et al.
+    1993): a sum over the eight corners of :math:`\arctan(yz / xR) / 4\pi` (diagonal) and
+    :math:`-\ln(z + R) / 4\pi`.
 
     Only the octant of non-negative offsets is computed; the rest follows from parity.
     """
     octant = _prism_octant(tuple(n // 2 + 1 for n in shape), voxel_size)
     index = [(torch.fft.fftfreq(n) * n).round().long() for n in shape]
     gathered = octant[:, index[0].abs()][:, :, index[1].abs()][:, :, :, index[2].abs()]
-    signs = [torch.where(i < 0, -1.0, 1.0).to(torch.float64) for i in index]
+    signs = [_without_nyquist(i.sign().to(torch.float64), 0) for i in index]
     views = (signs[0][:, None, None], signs[1][None, :, None], signs[2][None, None, :])
     for c, (i, j) in enumerate(COMPONENTS):
         if i != j:
@@ -207,7 +227,8 @@ def prism_components(shape: Shape, voxel_size: Triple) -> Float[Tensor, "6 x y z
 
 
 def _prism_octant(shape: Sequence[int], voxel_size: Triple) -> Float[Tensor, "6 x y z"]:
-    # corners of voxel n lie at (n - 1/2) d and (n + 1/2) d; one evaluation a corner, then differences
+    # corners of voxel n lie at (n - 1/2) d and (n + 1/2) d; one evaluation a corner, then
+    # differences
     corners = [
         (torch.arange(n + 1, dtype=torch.float64) - 0.5) * d
         for n, d in zip(shape, voxel_size, strict=True)

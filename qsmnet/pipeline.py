@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,7 +11,7 @@ from torch import Tensor
 from qsmnet.background.noise import estimate_noise
 from qsmnet.background.removal import BackgroundRemoval
 from qsmnet.errors import InconsistentError, NumericalError, UsageError
-from qsmnet.inversion.inverter import Inverter, TotalFieldInverter
+from qsmnet.inversion.inverter import Input
 from qsmnet.mask.finite import finite_in_mask
 from qsmnet.mask.mask import Mask
 from qsmnet.phase.echoes import combined_magnitude, fit_field, unwrap_echoes
@@ -27,6 +27,17 @@ _INEXACT = (
     "prefer best_path for quantitative work"
 )
 _OFFSET_STAYS = "one echo: the phase offset of coils and pulses is part of the field"
+
+
+@runtime_checkable
+class AnyInverter(Protocol):
+    """An `Inverter` or a `TotalFieldInverter`; ``takes`` says which."""
+
+    takes: ClassVar[Input]
+
+    def __call__(self, data: Any, /) -> Susceptibility:  # noqa: ANN401 see ``takes``
+        """Susceptibility in ppm, zero outside the mask."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,7 @@ class Pipeline:
     unwrap: Unwrap
     mask: Mask
     background: BackgroundRemoval
-    inverter: Inverter | TotalFieldInverter
+    inverter: AnyInverter
     reference: Reference = "mean"
 
     def __post_init__(self) -> None:
@@ -147,7 +158,7 @@ class Pipeline:
         total = replace(total, field=finite_in_mask(total.field, total.mask, "total field"))
         if self.inverter.takes == "total_field":
             log.info("inverting the total field")
-            return self._finish(self.inverter(total), noise_source, total)  # type: ignore[arg-type]
+            return self._finish(self.inverter(total), noise_source, total)
         log.info("removing the background field")
         result = self._from_local(self.background(total), noise_source)
         return replace(result, total_field=total)
@@ -165,7 +176,7 @@ class Pipeline:
             local = replace(local, noise=estimate_noise(local.field, known))
             noise_source = "estimated: median of the high-passed local field, one number"
         log.info("inverting")
-        result = self._finish(self.inverter(local), noise_source)  # type: ignore[arg-type]
+        result = self._finish(self.inverter(local), noise_source)
         return replace(result, local_field=local)
 
     def _finish(

@@ -1,6 +1,8 @@
 r"""Background removal by spherical means."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -44,13 +46,17 @@ class VSharp:
         If the radii are empty, not positive or not descending, or the threshold is outside (0, 1).
     """
 
-    radii: tuple[float, ...] = (12.0, 11.0, 10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0)
+    # a YAML list brings a list, of whole numbers too
+    radii: Sequence[float | int] = tuple(range(12, 0, -1))
     threshold: float = 0.05
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "radii", tuple(float(radius) for radius in self.radii))
-        pairs = zip(self.radii, self.radii[1:], strict=False)
-        if not self.radii or min(self.radii) <= 0 or any(first <= then for first, then in pairs):
+        if (
+            not self.radii
+            or min(self.radii) <= 0
+            or any(first <= then for first, then in pairwise(self.radii))
+        ):
             raise ValueError(f"radii are in mm, positive and descending, got {list(self.radii)}")
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must lie in (0, 1), got {self.threshold}")

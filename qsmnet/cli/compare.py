@@ -17,11 +17,10 @@ from qsmnet.background.noise import estimate_noise
 from qsmnet.cli.compose import compose, settings
 from qsmnet.cli.reconstruct_inputs import Inputs, input_files, read_inputs
 from qsmnet.errors import InconsistentError, QsmnetError, UsageError
-from qsmnet.evaluate.compare import Result, compare
+from qsmnet.evaluate.compare import Method, Result, compare
 from qsmnet.evaluate.regions import QSM_CI_NAMES, read_label_table, to_qsm_ci
 from qsmnet.evaluate.save import Reference, output_names, save_comparison
 from qsmnet.evaluate.table import shown_rows
-from qsmnet.inversion.inverter import Inverter
 from qsmnet.io.files import prepare_output_folder, sha256
 from qsmnet.io.nifti import Volume, check_same_grid, read_volume
 from qsmnet.mask.finite import finite_in_mask
@@ -60,7 +59,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def run(reference: Reference, inverters: Mapping[str, Inverter]) -> list[Result]:
+def run(reference: Reference, inverters: Mapping[str, Method]) -> list[Result]:
     """Compare, saying on stderr which method is at work.
 
     Raises

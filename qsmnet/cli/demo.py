@@ -79,5 +79,6 @@ def _command(folder: Path) -> str:
     field, mask, truth, labels = (folder / name for name in _INPUTS)
     return (
         f"qsmnet compare --local-field {field} --mask {mask} --truth {truth}"
-        f" --segmentation {labels} --noise {_NOISE} --inverters {' '.join(INVERTERS)} --out {folder.name}-again"
+        f" --segmentation {labels} --noise {_NOISE} --inverters {' '.join(INVERTERS)}"
+        f" --out {folder.name}-again"
     )

@@ -12,8 +12,10 @@ from qsmnet.errors import NumericalError, UsageError
 from qsmnet.evaluate.cost import measure
 from qsmnet.evaluate.metrics import score
 from qsmnet.evaluate.spectrum import ErrorSpectrum, error_spectrum
-from qsmnet.inversion.inverter import Inverter
 from qsmnet.volumes import LocalField, Susceptibility
+
+#: An `qsmnet.inversion.inverter.Inverter`, or any function of its signature.
+Method = Callable[[LocalField], Susceptibility]
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Result:
 def compare(
     local: LocalField,
     truth: Float[Tensor, "x y z"] | None,
-    inverters: Mapping[str, Inverter],
+    inverters: Mapping[str, Method],
     segmentation: Integer[Tensor, "x y z"] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Result]:
@@ -95,7 +97,7 @@ def compare(
 
 def _run(
     name: str,
-    inverter: Inverter,
+    inverter: Method,
     local: LocalField,
     truth: Tensor | None,
     segmentation: Tensor | None,
@@ -109,9 +111,10 @@ def _run(
     return Result(name, chi, *cost, scores, spectrum, flags=measured.value.flags)
 
 
-def _invert(name: str, inverter: Inverter, local: LocalField) -> Susceptibility:
-    if inverter.takes != "local_field":
-        problem = f"takes {inverter.takes}, not one local field"
+def _invert(name: str, inverter: Method, local: LocalField) -> Susceptibility:
+    takes = getattr(inverter, "takes", "local_field")
+    if takes != "local_field":
+        problem = f"takes {takes}, not one local field"
         raise UsageError(name, problem, "compare methods of one kind of input")
     result = inverter(local)
     if not bool(torch.isfinite(result.chi[local.mask]).any()):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from qsmnet.dipole import Kernel
+from qsmnet.evaluate.compare import Method as Inverter
 from qsmnet.evaluate.compare import Result, compare
 from qsmnet.evaluate.ledger import Ledger
 from qsmnet.evaluate.metrics import SCORES
-from qsmnet.inversion.inverter import Inverter
 from qsmnet.simulate.acquisition import Acquisition
 from qsmnet.simulate.brain import Brain
 from qsmnet.simulate.scene import Scene

@@ -27,9 +27,11 @@ class TKD:
         t, in (0, 2/3).
     correct_underestimation
         Divide by the height of the point spread function, ``mean_k D / D_t`` (Schweser et al. 2013,
-        10.1002/mrm.24405): truncation shrinks susceptibility by about 11 % at t = 0.1, 15 % at 0.15.
+        10.1002/mrm.24405): truncation shrinks susceptibility by about 11 % at t = 0.1, 15 % at
+        0.15.
     kernel
-        ``sampled`` for scans; ``prism`` where the data are known to be made of partial-volume cuboids.
+        ``sampled`` for scans; ``prism`` where the data are known to be made of partial-volume
+        cuboids.
     padding
         Zero padding factor of the FFT grid; 1 only rounds up to a fast size.
 

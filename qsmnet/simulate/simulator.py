@@ -1,12 +1,13 @@
 """Draw -> record -> render for whole scenes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from qsmnet.geometry import Geometry
+from qsmnet.geometry import Geometry, Triple
 from qsmnet.simulate.acquisition import Acquisition, add_noise, local_fields, noise_map
 from qsmnet.simulate.grid import Grid
 from qsmnet.simulate.phantom import Phantom, Record, Source
@@ -28,6 +29,9 @@ class Simulator:
         Voxel sizes, B0 directions and noise.
     shape
         Voxels along x, y, z.
+    same_extent
+        Whether the field of view keeps its proportions in mm: thick slices then are fewer, at about the same number
+        of voxels. Scenes of different voxel sizes differ in shape.
     device
         Where scenes are rendered; random numbers are drawn on the CPU.
     """
@@ -36,6 +40,7 @@ class Simulator:
     weights: Mapping[str, float] | None = None
     acquisition: Acquisition = field(default_factory=Acquisition)
     shape: Sequence[int] = (64, 64, 64)
+    same_extent: bool = False
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -49,7 +54,7 @@ class Simulator:
         rng = item_generator(seed, split, index)
         voxel_size = self.acquisition.draw_voxel_size(rng, seed)
         name = self._draw_source(rng)
-        x, y, z = (int(n) for n in self.shape)
+        x, y, z = self._shape(voxel_size)
         grid = Grid((x, y, z), voxel_size, self.device)
         return {
             "seed": seed,
@@ -121,6 +126,15 @@ class Simulator:
             geometry=geometry,
             record=record,
         )
+
+    def _shape(self, voxel_size: Triple) -> tuple[int, int, int]:
+        x, y, z = (int(n) for n in self.shape)
+        if not self.same_extent:
+            return x, y, z
+        mean = math.prod(voxel_size) ** (1 / 3)
+        sizes = (2 * round(n * mean / d / 2) for n, d in zip((x, y, z), voxel_size, strict=True))
+        x, y, z = (max(8, n) for n in sizes)
+        return x, y, z
 
     def _draw_source(self, rng: np.random.Generator) -> str:
         names = sorted(self.sources)
