@@ -1,0 +1,83 @@
+"""The nouns check themselves, and weigh and reference as they say."""
+
+import pytest
+import torch
+
+from qsmnet.geometry import Geometry
+from qsmnet.volumes import LocalField, Scan, Susceptibility, TotalField
+
+GEOMETRY = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 1.0))
+SHAPE = (4, 5, 6)
+
+
+def half_mask() -> torch.Tensor:
+    mask = torch.zeros(SHAPE, dtype=torch.bool)
+    mask[:2] = True
+    return mask
+
+
+def test_shapes_must_agree() -> None:
+    field, mask = torch.zeros(SHAPE), torch.ones((4, 5, 7), dtype=torch.bool)
+    # the annotations of the arrays object first where they are checked, as in these tests
+    with pytest.raises((ValueError, TypeError)):
+        LocalField(field, mask, GEOMETRY)
+    with pytest.raises((ValueError, TypeError)):
+        TotalField(field, mask, GEOMETRY)
+    with pytest.raises((ValueError, TypeError)):
+        LocalField(field, half_mask(), GEOMETRY, noise=torch.zeros(4, 5, 7))
+
+
+def test_empty_mask_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        LocalField(torch.zeros(SHAPE), torch.zeros(SHAPE, dtype=torch.bool), GEOMETRY)
+
+
+def test_one_echo_time_an_echo() -> None:
+    echoes = torch.zeros(2, *SHAPE)
+    with pytest.raises(ValueError, match="3 echo times for 2 echoes"):
+        Scan(echoes, echoes, (0.004, 0.008, 0.012), 7.0, GEOMETRY)
+
+
+def test_field_is_known_on_the_mask_unless_stated() -> None:
+    local = LocalField(torch.zeros(SHAPE), half_mask(), GEOMETRY)
+    assert torch.equal(local.support, half_mask().float())
+    everywhere = torch.ones(SHAPE, dtype=torch.bool)
+    wider = LocalField(torch.zeros(SHAPE), half_mask(), GEOMETRY, field_support=everywhere)
+    assert torch.equal(wider.support, torch.ones(SHAPE))
+
+
+def test_data_weight_is_relative_inverse_variance() -> None:
+    noise = torch.full(SHAPE, 0.004)
+    noise[0] = 0.002
+    noise[3] = 0.0001  # unknown there: it must not set the scale
+    weight = LocalField(torch.zeros(SHAPE), half_mask(), GEOMETRY, noise=noise).data_weight()
+    torch.testing.assert_close(weight[0], torch.ones(SHAPE[1:]))
+    torch.testing.assert_close(weight[1], torch.full(SHAPE[1:], 0.25))
+    assert not weight[2:].any()
+
+
+@pytest.mark.parametrize("noise", [None, 0.003, torch.zeros(SHAPE)])
+def test_data_weight_without_a_map_is_the_support(noise: float | torch.Tensor | None) -> None:
+    local = LocalField(torch.zeros(SHAPE), half_mask(), GEOMETRY, noise=noise)
+    assert torch.equal(local.data_weight(), local.support)
+
+
+def test_noise_level() -> None:
+    noise = torch.full(SHAPE, 100.0)
+    noise[0], noise[1] = 0.003, 0.004
+    field = torch.zeros(SHAPE)
+    assert LocalField(field, half_mask(), GEOMETRY).noise_level() == 0.0
+    assert LocalField(field, half_mask(), GEOMETRY, noise=0.002).noise_level() == 0.002
+    level = LocalField(field, half_mask(), GEOMETRY, noise=noise).noise_level()
+    assert level == pytest.approx((0.5 * (0.003**2 + 0.004**2)) ** 0.5)
+
+
+def test_referenced_to_mean() -> None:
+    chi = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    mask = half_mask().expand(2, *SHAPE)
+    referenced = Susceptibility(chi, mask, flags=("a warning",)).referenced_to_mean()
+    assert referenced.reference == "brain_mean"
+    assert referenced.flags == ("a warning",)
+    for item in referenced.chi:
+        assert float(item[half_mask()].mean()) == pytest.approx(0.0, abs=1e-7)
+        assert not item[~half_mask()].any()
