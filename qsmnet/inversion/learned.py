@@ -41,7 +41,7 @@ class LearnedInverter:
 
     def __call__(self, local: LocalField, /) -> Susceptibility:
         """Invert each item of the batch by itself, so that memory does not grow with the batch."""
-        network, card = _loaded(self.weights, self.device)
+        network, card = load_network(self.weights, self.device)
         shape = local.field.shape
         support = local.support
         volumes = [
@@ -73,7 +73,8 @@ def training_range_flags(card: Card, geometry: Geometry) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4)
-def _loaded(weights: str, device: str) -> tuple[nn.Module, Card]:
+def load_network(weights: str, device: str) -> tuple[nn.Module, Card]:
+    """Verified network on a device with its card; the last four stay in memory."""
     network, card = load_weights(weights)
     return network.to(device), card
 

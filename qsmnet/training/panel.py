@@ -1,11 +1,13 @@
 """Pictures of a run: loss curve, fixed validation panel, error over |D|."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -41,9 +43,9 @@ class Pictures(L.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, PairsModule)  # noqa: S101
         assert isinstance(pl_module, InversionModule)  # noqa: S101
-        batch = collate([data.validation[i] for i in range(min(self.items, len(data.validation)))])  # type: ignore[arg-type]
-        chi = predict(pl_module, batch)
-        figure = draw_panel(chi, batch)
+        n = min(self.items, len(data.validation))  # type: ignore[arg-type]
+        batches = [collate([data.validation[i]]) for i in range(n)]
+        figure = draw_panel([predict(pl_module, batch) for batch in batches], batches)
         figure.savefig(self.folder / f"panel_{trainer.global_step:06d}.png", dpi=70)
         plt.close(figure)
         metrics = self.folder / "metrics.csv"
@@ -57,32 +59,41 @@ def predict(module: InversionModule, batch: Batch) -> Tensor:
     live = {k: v.clone() for k, v in module.network.state_dict().items()}
     if module.average.steps:
         module.network.load_state_dict(module.average.weights)
-    chi = torch.cat([module(part.to(module.device)).float().cpu() for part in _one_by_one(batch)])
+    chi: Tensor = module(batch.to(module.device)).float().cpu()
     module.network.load_state_dict(live)
     return chi
 
 
-def draw_panel(chi: Tensor, batch: Batch) -> Figure:
-    """A row an item: field, truth, prediction, difference (all +-0.1 ppm), k-space error over |D|."""
-    n = chi.shape[0]
+def draw_panel(maps: Sequence[Tensor], batches: Sequence[Batch]) -> Figure:
+    """A row an item: field, truth, prediction, difference (all +-0.1 ppm), k-space error over |D|.
+
+    Parameters
+    ----------
+    maps
+        Predictions, ``(1, 1, x, y, z)`` each, of batches of one item.
+    batches
+        What they were predicted from; items may differ in shape.
+    """
+    n = len(maps)
     figure, axes = plt.subplots(n, 5, figsize=(15, 3.2 * n), squeeze=False, layout="constrained")
-    truth = demeaned(batch.chi, batch.mask)
-    guess = demeaned(chi, batch.mask)
-    error = relative_error(chi, batch.chi, batch.mask)
-    for row in range(n):
-        middle = chi.shape[-1] // 2
-        images = (batch.field[row], truth[row], guess[row], guess[row] - truth[row])
-        titles = ("field", "truth", f"prediction, {float(error[row]):.1f} %", "difference")
-        for axis, image, title in zip(axes[row], images, titles, strict=False):
-            axis.imshow(
-                image[0, :, :, middle].T, cmap="gray", vmin=-_WINDOW, vmax=_WINDOW, origin="lower"
-            )
-            axis.set_title(title)
-            axis.set_axis_off()
-        levels, errors = error_over_kernel(guess[row, 0], truth[row, 0], batch.geometry[row])
-        axes[row, 4].plot(levels, errors)
-        axes[row, 4].set(xlabel="|D(k)|", ylabel="k-space error / truth", ylim=(0, 1.5))
+    for row, chi, batch in zip(axes, maps, batches, strict=True):
+        _draw_row(row, chi, batch)
     return figure
+
+
+def _draw_row(row: Sequence[Axes], chi: Tensor, batch: Batch) -> None:
+    truth, guess = demeaned(batch.chi, batch.mask)[0, 0], demeaned(chi, batch.mask)[0, 0]
+    error = float(relative_error(chi, batch.chi, batch.mask)[0])
+    middle = chi.shape[-1] // 2
+    images = (batch.field[0, 0], truth, guess, guess - truth)
+    titles = ("field", "truth", f"prediction, {error:.1f} %", "difference")
+    for axis, image, title in zip(row, images, titles, strict=False):
+        axis.imshow(image[:, :, middle].T, cmap="gray", vmin=-_WINDOW, vmax=_WINDOW, origin="lower")
+        axis.set_title(title)
+        axis.set_axis_off()
+    levels, errors = error_over_kernel(guess, truth, batch.geometry[0])
+    row[4].plot(levels, errors)
+    row[4].set(xlabel="|D(k)|", ylabel="k-space error / truth", ylim=(0, 1.5))
 
 
 def error_over_kernel(
@@ -119,15 +130,3 @@ def draw_curve(metrics: Path, picture: Path) -> None:
     left.legend()
     figure.savefig(picture, dpi=80)
     plt.close(figure)
-
-
-def _one_by_one(batch: Batch) -> list[Batch]:
-    names = ("field", "support", "noise", "chi", "mask")
-    return [
-        Batch(
-            **{name: getattr(batch, name)[i : i + 1] for name in names},
-            geometry=batch.geometry[i : i + 1],
-            items=batch.items[i : i + 1],
-        )
-        for i in range(len(batch.items))
-    ]
