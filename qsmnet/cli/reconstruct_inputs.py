@@ -123,7 +123,8 @@ def check_b0(b0: float) -> float:
     low, high = _B0_BOUNDS
     if low <= b0 <= high:
         return b0
-    hint = {1e3: " (that looks like mT)", 42.577: " (that looks like MHz)"}
+    # in this order: 14 T is 596 MHz, so that a larger number cannot be a frequency
+    hint = {42.577: " (that looks like MHz)", 1e3: " (that looks like mT)"}
     guess = next((text for unit, text in hint.items() if low <= b0 / unit <= high), "")
     raise PhysicsError(
         "--b0", f"{b0:g} T is not between {low:g} and {high:g} T{guess}", "give tesla"
