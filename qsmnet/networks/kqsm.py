@@ -19,24 +19,32 @@ class KQSM(nn.Module):
     Corrected where the published code errs or cannot generalise:
 
     - truncated division keeps the sign of D;
-    - unit-norm FFT, and every sample is divided by a radial envelope :math:`E(|k|)` of the susceptibility's
-      amplitude, estimated from the field where D is large, less the noise: inputs are of order one at
-      every radius, grid and scale, where raw k-space spans four decades;
+    - unit-norm FFT, and every sample is divided by a radial envelope :math:`E(|k|)` of the
+      susceptibility's amplitude, estimated from the field where D is large, less the noise: inputs
+      are of order one at every radius, grid and scale, where raw k-space spans four decades;
     - the noise is an input, as the Wiener factor :math:`w = D^2 E^2 / (D^2 E^2 + \sigma^2)`;
-    - the output is a correction: gain times the Wiener-weighted TKD plus a residual, both zero at the start
-      of training, so that the network begins as regularised TKD;
-    - the spectrum is made Hermitian (the real part of the image is kept), no dropout.
+    - the spectrum is made Hermitian (the real part of the image is kept), no dropout;
+    - the field outside the mask is unknown, not zero. The network works in stages; before each, the
+      last estimate x (restricted to where the field is known) fills the field,
+      :math:`b = W b_0 + (1 - W) F^{-1} D F x`, and enters the division,
+
+      .. math:: s = (D \hat b + t^2 \hat x) / (D^2 + t^2 + \sigma^2 / E^2),
+
+      which for x = 0 is a smooth truncated division. A stage adds a gain times s and a residual, both
+      zero at the start of training, so that an untrained network is this iteration by itself.
 
     A convolution in k-space is a window in image space, so that the network sees the k-sample spacing
-    1/FOV in units of 1/(size of the object). `field_of_view` fixes that ratio for inference: the grid is cut to
-    the mask's bounding box and zero-padded to ``field_of_view`` times it.
+    1/FOV in units of 1/(size of the object). `field_of_view` fixes that ratio for inference: the grid
+    is cut to the mask's bounding box and zero-padded to ``field_of_view`` times it.
 
     Parameters
     ----------
     threshold
-        TKD's threshold.
+        t.
+    stages
+        Rounds of filling, division and network.
     width, blocks
-        Channels and residual blocks.
+        Channels, and residual blocks of a stage.
     field_of_view
         Grid over the extent of the mask at inference.
     """
@@ -44,19 +52,15 @@ class KQSM(nn.Module):
     def __init__(
         self,
         threshold: float = 0.1,
+        stages: int = 5,
         width: int = 32,
-        blocks: int = 6,
+        blocks: int = 1,
         field_of_view: float = 1.25,
     ) -> None:
         super().__init__()
         self.threshold = threshold
         self.field_of_view = field_of_view
-        self.stem = nn.Conv3d(4, width, 3, padding=1)
-        self.blocks = nn.ModuleList([_Block(width) for _ in range(blocks)])
-        self.head = nn.Conv3d(width, 3, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        assert self.head.bias is not None  # noqa: S101  # for the type checker
-        nn.init.zeros_(self.head.bias)
+        self.stages = nn.ModuleList([_Stage(width, blocks) for _ in range(stages)])
 
     def forward(
         self,
@@ -66,52 +70,62 @@ class KQSM(nn.Module):
         geometry: Sequence[Geometry],
     ) -> Float[Tensor, "batch 1 x y z"]:
         """Susceptibility in ppm; see `qsmnet.networks.contract.Network`."""
+        known = support[:, 0].float()
         with torch.autocast(field.device.type, enabled=False):
-            start, envelope, features = self._whiten(
-                (field * support)[:, 0].float(), (noise * support)[:, 0].float(), geometry
-            )
-        state = self.stem(features)
+            measured = field[:, 0].float() * known
+            kernel = _kernels(measured, geometry)
+            # white noise of variance s^2 in part of the grid: its mean square over the grid, a sample
+            variance = (noise[:, 0].float() * known).square().mean(_AXES, keepdim=True)
+            envelope = _envelopes(_transform(measured), kernel, variance, geometry)
+        damping = variance / envelope.square()
+        wiener = kernel.square() / (kernel.square() + damping + 1e-12)
+        spectrum = torch.zeros_like(envelope, dtype=torch.complex64)
+        chi = torch.zeros_like(measured)
+        for stage in self.stages:
+            with torch.autocast(field.device.type, enabled=False):
+                filled = measured + (1 - known) * _image(kernel * spectrum)
+                start = self._divided(_transform(filled), spectrum, kernel, damping) / envelope
+            update = stage(start, spectrum / envelope, kernel, wiener)
+            with torch.autocast(field.device.type, enabled=False):
+                gain, residual = update[:, 0], torch.complex(update[:, 1], update[:, 2])
+                # the real part of the image is the Hermitian part of the spectrum
+                chi = _image(envelope * (start * (1.0 + gain) + residual))
+                spectrum = _transform(chi * known)
+        return chi[:, None]
+
+    def _divided(
+        self, field: Tensor, spectrum: Tensor, kernel: Tensor, damping: Tensor
+    ) -> Complex[Tensor, "batch x y z"]:
+        square = self.threshold**2
+        divided: Tensor = (kernel * field + square * spectrum) / (kernel**2 + square + damping)
+        # k = 0 is not in the data; the centred grid holds it in the middle
+        middle = [n // 2 for n in divided.shape[-3:]]
+        divided[:, middle[0], middle[1], middle[2]] = 0.0
+        return divided
+
+
+class _Stage(nn.Module):
+    """Whitened spectra, D and the Wiener factor to gain and residual."""
+
+    def __init__(self, width: int, blocks: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv3d(6, width, 3, padding=1)
+        self.blocks = nn.ModuleList([_Block(width) for _ in range(blocks)])
+        self.head = nn.Conv3d(width, 3, 3, padding=1)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(
+        self, start: Tensor, last: Tensor, kernel: Tensor, wiener: Tensor
+    ) -> Float[Tensor, "batch 3 x y z"]:
+        """Gain, and real and imaginary residual."""
+        # scaled to about unit variance: |D| is at most 2/3, the Wiener factor lies in [0, 1]
+        channels = (start.real, start.imag, last.real, last.imag, 3 * kernel, 2 * wiener - 1)
+        state = self.stem(torch.stack(channels, dim=1))
         for block in self.blocks:
             state = block(state)
-        update = self.head(F.leaky_relu(state, 0.1)).float()
-        with torch.autocast(field.device.type, enabled=False):
-            gain, residual = update[:, 0], torch.complex(update[:, 1], update[:, 2])
-            spectrum = envelope * (start * (1.0 + gain) + residual)
-            spectrum = torch.fft.ifftshift(spectrum, dim=_AXES)
-            # the real part of the image is the Hermitian part of the spectrum
-            return torch.fft.ifftn(spectrum, dim=_AXES, norm="ortho").real[:, None]
-
-    def _whiten(
-        self,
-        field: Float[Tensor, "batch x y z"],
-        noise: Float[Tensor, "batch x y z"],
-        geometry: Sequence[Geometry],
-    ) -> tuple[
-        Complex[Tensor, "batch x y z"],
-        Float[Tensor, "batch x y z"],
-        Float[Tensor, "batch 4 x y z"],
-    ]:
-        """Whitened Wiener-weighted TKD, the envelope, and the network's input channels."""
-        shape: Shape = (field.shape[-3], field.shape[-2], field.shape[-1])
-        kernel = torch.stack([sampled_kernel(shape, each).to(field) for each in geometry])
-        kernel = torch.fft.fftshift(kernel, dim=_AXES)
-        spectrum = torch.fft.fftshift(torch.fft.fftn(field, dim=_AXES, norm="ortho"), dim=_AXES)
-        # white noise of variance s^2 in part of the grid has mean square s^2 summed over the grid, per sample
-        variance = noise.square().mean(_AXES, keepdim=True)
-        envelope = torch.stack(
-            [
-                radial_envelope(s, k, v, g)
-                for s, k, v, g in zip(spectrum, kernel, variance, geometry, strict=True)
-            ]
-        )
-        signal = (kernel * envelope).square()
-        wiener = signal / (signal + variance + 1e-20)
-        sign = torch.where(kernel < 0, -1.0, 1.0)
-        truncated = torch.where(kernel.abs() > self.threshold, kernel, sign * self.threshold)
-        start = spectrum / truncated / envelope * wiener
-        start[:, shape[0] // 2, shape[1] // 2, shape[2] // 2] = 0.0
-        features = torch.stack([start.real, start.imag, 3.0 * kernel, 2.0 * wiener - 1.0], dim=1)
-        return start, envelope, features
+        update: Tensor = self.head(F.leaky_relu(state, 0.1)).float()
+        return update
 
 
 class _Block(nn.Module):
@@ -125,6 +139,30 @@ class _Block(nn.Module):
         hidden = self.first(F.leaky_relu(state, 0.1))
         result: Tensor = state + self.second(F.leaky_relu(hidden, 0.1))
         return result
+
+
+def _transform(volume: Tensor) -> Tensor:
+    """Centred unit-norm spectrum."""
+    return torch.fft.fftshift(torch.fft.fftn(volume, dim=_AXES, norm="ortho"), dim=_AXES)
+
+
+def _image(spectrum: Tensor) -> Tensor:
+    """Real image of a centred unit-norm spectrum."""
+    shifted = torch.fft.ifftshift(spectrum, dim=_AXES)
+    return torch.fft.ifftn(shifted, dim=_AXES, norm="ortho").real
+
+
+def _kernels(volume: Tensor, geometry: Sequence[Geometry]) -> Tensor:
+    shape: Shape = (volume.shape[-3], volume.shape[-2], volume.shape[-1])
+    kernels = torch.stack([sampled_kernel(shape, each).to(volume) for each in geometry])
+    return torch.fft.fftshift(kernels, dim=_AXES)
+
+
+def _envelopes(
+    spectrum: Tensor, kernel: Tensor, variance: Tensor, geometry: Sequence[Geometry]
+) -> Tensor:
+    items = zip(spectrum, kernel, variance, geometry, strict=True)
+    return torch.stack([radial_envelope(*item) for item in items])
 
 
 def radial_envelope(
