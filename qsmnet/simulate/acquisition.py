@@ -33,8 +33,8 @@ class Acquisition:
     Parameters
     ----------
     voxel_sizes
-        Length of the seeded list of voxel sizes (mm, 0.5 to 2, slices up to 3 times thicker); a list, so that
-        the six component spectra of each can be cached. Used where ``voxel_size`` is None.
+        Length of the seeded list of voxel sizes (`voxel_size_list`); a list, so that the six
+        component spectra of each can be cached. Used where ``voxel_size`` is None.
     voxel_size
         One voxel size in mm for all.
     isotropic
@@ -48,8 +48,8 @@ class Acquisition:
     noise
         Smallest and largest standard deviation in ppm, log-uniform.
     noise_free, strongly_noisy, unmasked
-        Shares of scans without noise, with one to three times the largest noise, and with a field that is known
-        outside the mask.
+        Shares of scans without noise, with one to three times the largest noise, and with a field
+        that is known outside the mask.
     kernel
         ``prism``, since phantoms are partial-volume voxels.
     padding
@@ -70,7 +70,7 @@ class Acquisition:
     padding: float = 2.0
 
     def draw_voxel_size(self, rng: np.random.Generator, seed: int) -> Triple:
-        """The fixed voxel size, or one of the run's list."""
+        """Return the fixed voxel size, or one of the run's list, in mm."""
         if self.voxel_size is not None:
             x, y, z = (float(v) for v in self.voxel_size)
             return x, y, z
@@ -79,7 +79,7 @@ class Acquisition:
         ]
 
     def draw(self, rng: np.random.Generator) -> Record:
-        """B0 direction and noise."""
+        """Draw B0 direction and noise."""
         return {
             "b0_dir": self._draw_direction(rng),
             "noise": self._draw_noise(rng),
@@ -114,7 +114,11 @@ class Acquisition:
 
 
 def voxel_size_list(seed: int, n: int, isotropic: float) -> list[Triple]:
-    """``n`` voxel sizes in mm: 1 mm isotropic for the given share, else drawn and rounded to 0.05 mm."""
+    """Return ``n`` voxel sizes in mm.
+
+    1 mm isotropic for the share ``isotropic``; else 0.5 to 1.6 mm in plane, slices up to three
+    times as thick but no more than 3 mm, rounded to 0.05 mm.
+    """
     rng = item_generator(seed, "voxel sizes", 0)
     sizes: list[Triple] = [(1.0, 1.0, 1.0)] * round(n * isotropic)
     while len(sizes) < n:
@@ -127,7 +131,7 @@ def voxel_size_list(seed: int, n: int, isotropic: float) -> list[Triple]:
 
 
 def noise_map(record: Record, grid: Grid) -> Float[Tensor, "x y z"]:
-    """Standard deviation in ppm: constant, or varying smoothly as coil sensitivity makes it."""
+    """Render the standard deviation in ppm: constant, or smooth as coil sensitivity makes it."""
     if record["variation"] == 0 or record["level"] == 0:
         return torch.full(grid.shape, float(record["level"]), device=grid.device)
     half = max(grid.extent) / 2
@@ -138,7 +142,7 @@ def noise_map(record: Record, grid: Grid) -> Float[Tensor, "x y z"]:
 def add_noise(
     field: Float[Tensor, "x y z"], deviation: Float[Tensor, "x y z"], seed: int
 ) -> Float[Tensor, "x y z"]:
-    """White noise of the given standard deviation, added before any masking."""
+    """Add white noise of standard deviation ``deviation`` (ppm), before any masking."""
     return field + deviation * white_noise(seed, tuple(field.shape), field.device)
 
 
@@ -149,7 +153,10 @@ def local_fields(
     kernel: Kernel = "prism",
     padding: float = 2.0,
 ) -> Float[Tensor, "batch x y z"]:
-    """Field in ppm of the susceptibility inside the mask, on the whole grid: one batched convolution."""
+    """Field in ppm of the susceptibility inside the mask, on the whole grid, one geometry an item.
+
+    ``padding`` is the factor of the zero padding; one batched convolution.
+    """
     shape = (chi.shape[-3], chi.shape[-2], chi.shape[-1])
     dipole = Dipole(shape, geometries, kernel, padding, device=chi.device)
     return dipole.forward(chi * mask)

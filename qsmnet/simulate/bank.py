@@ -45,13 +45,8 @@ class Bank:
         split: str,
         workers: int = 1,
     ) -> None:
-        self.folder, self.simulator, self.n, self.seed, self.split = (
-            folder,
-            simulator,
-            n,
-            seed,
-            split,
-        )
+        self.folder, self.simulator = folder, simulator
+        self.n, self.seed, self.split = n, seed, split
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"simulator": repr(simulator), "n": n, "seed": seed, "split": split}
         _claim(folder / "bank.json", settings)

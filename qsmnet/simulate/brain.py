@@ -25,7 +25,8 @@ from qsmnet.simulate.randomness import (
 from qsmnet.simulate.shapes import ellipsoid
 
 # centre and half axes in mm of the right-hand structures, x to the right, y forward, z up; the left
-# ones are mirrored. Sizes follow adult atlases roughly; every brain varies them by a fifth and warps them.
+# ones are mirrored. Sizes follow adult atlases roughly; every brain varies them by a fifth and
+# warps them.
 _NUCLEI: dict[int, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     tissue.CAUDATE: ((13, 12, 10), (4.5, 14, 8)),
     tissue.PUTAMEN: ((25, 4, 0), (5, 15, 9)),
@@ -53,8 +54,8 @@ class Brain:
     Parameters
     ----------
     whole
-        Share of brains scaled so that all of the brain lies in the grid; the others are 0.7 to 1.1 times an
-        adult's and the grid is a window somewhere in them.
+        Share of brains scaled so that all of the brain lies in the grid; the others are 0.7 to 1.1
+        times an adult's and the grid is a window somewhere in them.
     margin
         Range of the field of view over the extent of a whole brain.
     erosion
@@ -128,7 +129,7 @@ class Brain:
         if not whole:
             centre = [float(rng.uniform(-0.55, 0.55)) * r for r in radii]
             return {"scale": uniform(rng, (0.7, 1.1)), "centre": centre, "rotation": rotation}
-        # the cerebellum reaches below the cerebrum, so that the height is more than twice its half axis
+        # the cerebellum reaches below the cerebrum: the height is more than twice its half axis
         sizes = (2 * radii[0], 2 * radii[1], 2.05 * radii[2])
         fit = min(e / s for e, s in zip(grid.extent, sizes, strict=True))
         scale = fit / float(rng.uniform(*self.margin))
@@ -182,8 +183,8 @@ class _Canvas:
         """Coordinates in the brain's mm, before warping."""
         centre = torch.tensor(self.placement["centre"], device=self.grid.device)
         rotation = torch.tensor(self.placement["rotation"], device=self.grid.device)
-        offset = (self.grid.points(window) - centre.reshape(3, 1, 1, 1)) / self.placement["scale"]
-        return torch.einsum("ij,jxyz->ixyz", rotation, offset)
+        offset = self.grid.points(window) - centre.reshape(3, 1, 1, 1)
+        return torch.einsum("ij,jxyz->ixyz", rotation, offset / float(self.placement["scale"]))
 
     def window(self, path: Sequence[Sequence[float]], reach: float) -> Window:
         """Block of voxels within ``reach`` of the path's middle and ends, all in the brain's mm."""
@@ -197,7 +198,7 @@ class _Canvas:
 
 def _warped(points: Tensor, warp: Record) -> Float[Tensor, "3 x y z"]:
     shifts = [lattice_noise(warp["seed"] + i, warp["spacing"], points) for i in range(3)]
-    return points + warp["amplitude"] * torch.stack(shifts)
+    return points + float(warp["amplitude"]) * torch.stack(shifts)
 
 
 def _surface(points: Tensor, radii: list[float]) -> Tensor:
@@ -209,7 +210,7 @@ def _folding(record: Record, points: Tensor, depth: Tensor) -> Tensor:
     """Displacement of the cortical sheet: smooth noise that fades with depth."""
     noise = lattice_noise(record["seed"], record["spacing"], points)
     fade = torch.exp(-((depth.clamp_min(0) / 22.0) ** 2))
-    return record["amplitude"] * fade * noise
+    return float(record["amplitude"]) * fade * noise
 
 
 def _paint_fissure(canvas: _Canvas, points: Tensor, record: Record) -> None:

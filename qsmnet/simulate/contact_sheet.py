@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qsmnet.simulate.scene import Scene
@@ -12,9 +13,10 @@ _CHI_WINDOW, _FIELD_WINDOW = 0.1, 0.05
 
 
 def contact_sheet(scenes: Sequence[Scene]) -> Figure:
-    """Susceptibility in three planes, local field, labels and histogram of each scene.
+    """Draw susceptibility in three planes, local field, labels and histogram of each scene.
 
-    Susceptibility is shown at +-0.1 ppm and the field at +-0.05 ppm, voxels in their true proportions.
+    Susceptibility is shown at +-0.1 ppm and the field at +-0.05 ppm, voxels in their true
+    proportions.
     """
     figure, axes = plt.subplots(
         len(scenes), 6, figsize=(15, 2.7 * len(scenes)), squeeze=False, layout="constrained"
@@ -32,7 +34,7 @@ def contact_sheet(scenes: Sequence[Scene]) -> Figure:
 
 
 def _show(
-    axis: plt.Axes,
+    axis: Axes,
     scene: Scene,
     volume: np.ndarray,
     plane: int,
@@ -47,7 +49,7 @@ def _show(
     axis.set_axis_off()
 
 
-def _histogram(axis: plt.Axes, scene: Scene) -> None:
+def _histogram(axis: Axes, scene: Scene) -> None:
     axis.hist(scene.chi[scene.mask].cpu().numpy(), bins=np.linspace(-0.5, 0.5, 101), log=True)
     axis.set_xlabel("chi (ppm)", fontsize=8)
     axis.tick_params(labelsize=7)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from qsmnet.geometry import Triple
 
-
 Window = tuple[slice, slice, slice]
 WHOLE: Window = (slice(None), slice(None), slice(None))
 
@@ -43,7 +42,7 @@ class Grid:
         """Mean voxel edge in mm: the width of a partial-volume ramp."""
         return sum(self.voxel_size) / 3
 
-    def axis(self, dimension: int, window: slice = slice(None)) -> Float[Tensor, "n"]:
+    def axis(self, dimension: int, window: slice = slice(None)) -> Float[Tensor, " n"]:
         """Coordinates in mm of the voxel centres along one axis."""
         n, d = self.shape[dimension], self.voxel_size[dimension]
         return ((torch.arange(n, device=self.device) - (n - 1) / 2) * d)[window]
@@ -69,5 +68,5 @@ class Grid:
 
 
 def paint(volume: Tensor, weight: Tensor, value: Tensor | float) -> None:
-    """Blend ``value`` into ``volume`` in place, ``weight`` in [0, 1] being the share of the voxel."""
+    """Blend ``value`` into ``volume`` in place; ``weight`` in [0, 1] is the share of the voxel."""
     volume.mul_(1.0 - weight).add_(weight * value)

@@ -11,7 +11,7 @@ from qsmnet.simulate.randomness import uniform
 
 
 def draw_blob_mask(rng: np.random.Generator, grid: Grid) -> Record:
-    """A union of 10 to 25 Gaussians about the middle of the grid, as in the DeepQSM lineage."""
+    """Draw a union of 10 to 25 Gaussians about the grid's middle, as in the DeepQSM lineage."""
     extent = np.array(grid.extent)
     n = int(rng.integers(10, 26))
     return {
@@ -35,7 +35,7 @@ def render_blob_mask(record: Record, grid: Grid) -> Bool[Tensor, "x y z"]:
 
 
 def erode(mask: Bool[Tensor, "x y z"], voxels: int) -> Bool[Tensor, "x y z"]:
-    """Remove ``voxels`` layers; the grid's edge counts as inside, so that a crop is not eroded there."""
+    """Remove ``voxels`` layers; beyond the grid counts as inside: a crop is not eroded there."""
     if voxels == 0:
         return mask
     outside = (~mask).float()[None, None]

@@ -1,4 +1,4 @@
-"""What is painted over tissue: texture, vessels, lesions. Positions are in the brain's millimetres."""
+"""What is painted over tissue: texture, vessels, lesions. Positions are in the brain's mm."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Texture:
     spacing: tuple[float, float] = (2.5, 8.0)
 
     def draw(self, rng: np.random.Generator) -> Record:
-        """A seed and a strength for each scale."""
+        """Draw a seed and a strength for each scale."""
         return {
             "seeds": [draw_seed(rng), draw_seed(rng)],
             "strength": [uniform(rng, self.strength), uniform(rng, self.strength)],
@@ -138,7 +138,7 @@ class Vessels:
 
 @dataclass(frozen=True)
 class Lesions:
-    """Calcifications, haemorrhages, microbleeds and demyelinated plaques with or without an iron rim.
+    """Calcifications, haemorrhages, microbleeds, and plaques with or without an iron rim.
 
     Parameters
     ----------

@@ -40,5 +40,5 @@ class Source(Protocol):
         ...
 
     def render(self, record: Record, grid: Grid) -> Phantom:
-        """The phantom of a record; no random choice is left."""
+        """Make the phantom of a record; no random choice is left."""
         ...

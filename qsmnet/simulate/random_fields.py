@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from qsmnet.simulate.grid import Grid
 from qsmnet.simulate.masks import draw_blob_mask, render_blob_mask
@@ -15,8 +17,8 @@ from qsmnet.simulate.randomness import draw_seed, log_uniform, uniform, white_no
 class RandomFields:
     """Gaussian field of spectrum ``|k|^-exponent``, as it is or cut into levels.
 
-    A network's range over gradients decides whether it underestimates at other voxel sizes (Jung et al., ISMRM
-    2021, 3977), so that training needs more than piecewise constant objects.
+    A network's range over gradients decides whether it underestimates at other voxel sizes (Jung
+    et al., ISMRM 2021, 3977), so that training needs more than piecewise constant objects.
 
     Parameters
     ----------
@@ -33,7 +35,7 @@ class RandomFields:
     levels: int = 8
 
     def draw(self, rng: np.random.Generator, grid: Grid) -> Record:
-        """Seed, spectrum, levels and mask."""
+        """Draw seed, spectrum, levels and mask."""
         return {
             "seed": draw_seed(rng),
             "exponent": uniform(rng, self.exponent),
@@ -60,8 +62,8 @@ class RandomFields:
         return Phantom(chi, mask, torch.zeros(grid.shape, dtype=torch.uint8, device=grid.device))
 
 
-def power_law_field(seed: int, exponent: float, grid: Grid) -> torch.Tensor:
-    """Noise whose Fourier amplitude falls as ``|k|^-exponent``, unit variance."""
+def power_law_field(seed: int, exponent: float, grid: Grid) -> Float[Tensor, "x y z"]:
+    """Noise whose Fourier amplitude falls as ``|k|^-exponent``, of zero mean and unit variance."""
     x, y, z = grid.shape
     noise = torch.fft.rfftn(white_noise(seed, grid.shape, grid.device))
     frequencies = (
@@ -73,5 +75,5 @@ def power_law_field(seed: int, exponent: float, grid: Grid) -> torch.Tensor:
     square[0, 0, 0] = 1.0
     amplitude = square ** (-exponent / 2)
     amplitude[0, 0, 0] = 0.0
-    field = torch.fft.irfftn(noise * amplitude, s=grid.shape)
+    field: Tensor = torch.fft.irfftn(noise * amplitude, s=grid.shape)
     return field / field.std()

@@ -1,4 +1,4 @@
-"""Random numbers that depend on (seed, split, item) alone, whatever the worker count or batch size."""
+"""Random numbers that depend on (seed, split, item) alone, not on worker count or batch size."""
 
 import zlib
 
@@ -11,28 +11,28 @@ _LARGEST_SEED = 2**31 - 1
 
 
 def item_generator(seed: int, split: str, index: int) -> np.random.Generator:
-    """Generator of item ``index`` of ``split``; different splits never share a stream."""
+    """Return the generator of item ``index`` of ``split``; splits never share a stream."""
     return np.random.default_rng([seed, zlib.crc32(split.encode()), index])
 
 
 def draw_seed(rng: np.random.Generator) -> int:
-    """An integer for a record, from which rendering makes its noise."""
+    """Draw an integer for a record, from which rendering makes its noise."""
     return int(rng.integers(_LARGEST_SEED))
 
 
 def white_noise(seed: int, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
-    """Standard normal float32 values; drawn on the CPU so that a GPU renders the same item."""
+    """Return standard normal float32 values, from the CPU so that a GPU renders the same item."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator).to(device)
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number whose logarithm is uniform."""
+    """Draw a number whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
-    """A plain float, so that records stay JSON."""
+    """Draw a plain float, so that records stay JSON."""
     return float(rng.uniform(*bounds))
 
 
@@ -52,8 +52,8 @@ def lattice_noise(
 ) -> Float[Tensor, "x y z"]:
     """Smooth unit-variance noise at ``points`` (mm), the same function of space on every grid.
 
-    White noise on a lattice of ``spacing`` mm over ``[-extent, extent]^3``, smoothed by a three-point
-    binomial filter and interpolated linearly; correlation length about two spacings.
+    White noise on a lattice of ``spacing`` mm over ``[-extent, extent]^3``, smoothed by a
+    three-point binomial filter and interpolated linearly; correlation length about two spacings.
     """
     n = max(4, round(2 * extent / spacing) + 1)
     lattice = white_noise(seed, (1, 1, n, n, n), points.device)

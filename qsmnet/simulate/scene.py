@@ -47,7 +47,7 @@ class Scene:
     record: Record
 
     def as_local_field(self) -> LocalField:
-        """What an inverter is given: never the truth."""
+        """Return what an inverter is given: never the truth."""
         return LocalField(
             field=self.local_field,
             mask=self.mask,

@@ -9,8 +9,11 @@ from torch import Tensor
 Distance = Callable[[Tensor, Sequence[float]], Tensor]
 
 
-def ellipsoid(points: Float[Tensor, "3 *grid"], radii: Sequence[float]) -> Float[Tensor, "*grid"]:
-    """Distance to an ellipsoid, first order: ``(rho - 1) rho / |grad rho|`` with rho = |p / radii|."""
+def ellipsoid(points: Float[Tensor, "3 x y z"], radii: Sequence[float]) -> Float[Tensor, "x y z"]:
+    """Distance to an ellipsoid, to first order: ``(rho - 1) / |grad rho|`` with rho = |p / radii|.
+
+    Exact on the surface and for spheres.
+    """
     scale = torch.tensor(radii, dtype=points.dtype, device=points.device)
     scale = scale.reshape(3, *[1] * (points.ndim - 1))
     rho = _length(points / scale)
@@ -19,7 +22,7 @@ def ellipsoid(points: Float[Tensor, "3 *grid"], radii: Sequence[float]) -> Float
     return torch.where(rho > 1e-3, rho * (rho - 1) / gradient.clamp_min(1e-9), -float(min(radii)))
 
 
-def cuboid(points: Float[Tensor, "3 *grid"], radii: Sequence[float]) -> Float[Tensor, "*grid"]:
+def cuboid(points: Float[Tensor, "3 x y z"], radii: Sequence[float]) -> Float[Tensor, "x y z"]:
     """Distance to a box of half edges ``radii``."""
     half = torch.tensor(radii, dtype=points.dtype, device=points.device)
     beyond = points.abs() - half.reshape(3, *[1] * (points.ndim - 1))
@@ -27,23 +30,23 @@ def cuboid(points: Float[Tensor, "3 *grid"], radii: Sequence[float]) -> Float[Te
     return outside + beyond.amax(dim=0).clamp_max(0)
 
 
-def cylinder(points: Float[Tensor, "3 *grid"], radii: Sequence[float]) -> Float[Tensor, "*grid"]:
-    """Distance to a cylinder of radius ``radii[0]`` and half length ``radii[2]`` along its third axis."""
+def cylinder(points: Float[Tensor, "3 x y z"], radii: Sequence[float]) -> Float[Tensor, "x y z"]:
+    """Distance to a cylinder of radius ``radii[0]`` and half length ``radii[2]``, third axis."""
     side = _length(points[:2]) - radii[0]
     cap = points[2].abs() - radii[2]
     beyond = torch.stack([side, cap])
     return _length(beyond.clamp_min(0)) + beyond.amax(dim=0).clamp_max(0)
 
 
-def shell(points: Float[Tensor, "3 *grid"], radii: Sequence[float]) -> Float[Tensor, "*grid"]:
-    """Distance to the shell between an ellipsoid and its copy shrunk by a quarter."""
+def shell(points: Float[Tensor, "3 x y z"], radii: Sequence[float]) -> Float[Tensor, "x y z"]:
+    """Distance to the shell below an ellipsoid's surface, a quarter of its least radius thick."""
     thickness = 0.25 * min(radii)
     return (ellipsoid(points, radii) + thickness / 2).abs() - thickness / 2
 
 
 def capsule(
-    points: Float[Tensor, "3 *grid"], start: Sequence[float], stop: Sequence[float], radius: float
-) -> Float[Tensor, "*grid"]:
+    points: Float[Tensor, "3 x y z"], start: Sequence[float], stop: Sequence[float], radius: float
+) -> Float[Tensor, "x y z"]:
     """Distance to the tube of ``radius`` around the segment from ``start`` to ``stop``."""
     view = (3, *[1] * (points.ndim - 1))
     a = torch.tensor(start, dtype=points.dtype, device=points.device).reshape(view)

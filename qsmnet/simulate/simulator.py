@@ -30,10 +30,15 @@ class Simulator:
     shape
         Voxels along x, y, z.
     same_extent
-        Whether the field of view keeps its proportions in mm: thick slices then are fewer, at about the same number
-        of voxels. Scenes of different voxel sizes differ in shape.
+        Whether the field of view keeps its proportions in mm: thick slices then are fewer, at about
+        the same number of voxels. Scenes of different voxel sizes differ in shape.
     device
         Where scenes are rendered; random numbers are drawn on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the shape is not three sizes of at least 8, or weights and sources differ in their names.
     """
 
     sources: Mapping[str, Source]
@@ -50,7 +55,7 @@ class Simulator:
             raise ValueError(f"weights {sorted(self.weights)} are not of {sorted(self.sources)}")
 
     def draw(self, seed: int, split: str, index: int) -> Record:
-        """Record of item ``index`` of ``split``, as plain JSON."""
+        """Draw the record of item ``index`` of ``split``, as plain JSON."""
         rng = item_generator(seed, split, index)
         voxel_size = self.acquisition.draw_voxel_size(rng, seed)
         name = self._draw_source(rng)
@@ -68,18 +73,18 @@ class Simulator:
         }
 
     def phantom(self, record: Record) -> Phantom:
-        """The susceptibility of a record, without a measurement."""
+        """Render the susceptibility of a record, without a measurement."""
         phantom = self.sources[record["source"]].render(record["phantom"], self.grid(record))
         return replace(phantom, chi=phantom.chi * phantom.mask)
 
     def grid(self, record: Record) -> Grid:
-        """Grid of a record; its voxel size and shape may be changed to render the same brain elsewhere."""
+        """Grid of a record; another shape or voxel size there renders the same brain elsewhere."""
         x, y, z = record["shape"]
         dx, dy, dz = record["voxel_size"]
         return Grid((x, y, z), (dx, dy, dz), self.device)
 
     def render(self, record: Record) -> Scene:
-        """The scene of a record."""
+        """Render the scene of a record."""
         return self.render_batch([record])[0]
 
     def scene(self, seed: int, index: int, split: str = "test") -> Scene:
@@ -87,12 +92,12 @@ class Simulator:
         return self.render(self.draw(seed, split, index))
 
     def render_batch(self, records: Sequence[Record]) -> list[Scene]:
-        """Scenes of equal shape; one batched convolution for all fields."""
+        """Render scenes of equal shape; one batched convolution for all fields."""
         phantoms = [self.phantom(record) for record in records]
         return self.measure(phantoms, records)
 
     def measure(self, phantoms: Sequence[Phantom], records: Sequence[Record]) -> list[Scene]:
-        """Fields and noise of phantoms that are there already."""
+        """Compute fields and noise of phantoms that are there already."""
         geometries = [geometry_of(record) for record in records]
         exact = local_fields(
             torch.stack([p.chi for p in phantoms]),

@@ -1,7 +1,8 @@
 """Labels and susceptibility ranges of tissue (ppm relative to CSF-like water).
 
-Labels are those of the QSM-CI scheme. Ranges span published means (challenge phantom 2.0, Marques et al. 2021,
-10.1002/mrm.28716; Ridani et al. 2024) with room for age, disease and partial volume on both sides.
+Labels are those of the QSM-CI scheme. Ranges span published means (challenge phantom 2.0, Marques
+et al. 2021, 10.1002/mrm.28716; Ridani et al. 2024) with room for age, disease and partial volume on
+both sides.
 """
 
 CAUDATE, PALLIDUM, PUTAMEN, RED_NUCLEUS, DENTATE, NIGRA, THALAMUS = 1, 2, 3, 4, 5, 6, 7

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 import qsmnet
@@ -60,8 +61,8 @@ def write_scene(folder: Path, scene: Scene, overwrite: bool = False) -> None:
     write_json(folder / "scene.json", sidecar, overwrite)
 
 
-def affine_of(geometry: Geometry, shape: tuple[int, ...]) -> np.ndarray:
-    """A 4x4 affine whose world z is B0 and whose origin is the grid's middle.
+def affine_of(geometry: Geometry, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Return a 4x4 affine whose world z is B0 and whose origin is the grid's middle.
 
     Any rotation about B0 would do; the one chosen turns B0 onto z the shortest way.
     """
