@@ -38,9 +38,10 @@ class Network(Protocol):
 def robust_scale(
     field: Float[Tensor, "batch 1 x y z"], support: Float[Tensor, "batch 1 x y z"]
 ) -> Float[Tensor, "batch 1 1 1 1"]:
-    """Mean absolute field where it is known, in ppm: what inputs are divided by and outputs multiplied.
+    """Mean absolute field where it is known, in ppm: inputs are divided by it, outputs multiplied.
 
-    A root mean square would follow a single calcification.
+    A root mean square would follow a single calcification. At least 1e-9, so that an empty field
+    gives an empty map.
     """
     axes = (-3, -2, -1)
     total = (field.abs() * support).sum(axes, keepdim=True)

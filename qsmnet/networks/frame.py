@@ -1,11 +1,12 @@
 """The grid of a k-space network: the object's bounding box, zero-padded in proportion.
 
 k-samples lie 1/FOV apart and an object of size L varies over 1/L, so that a network that looks at
-neighbouring samples needs FOV/L fixed. The box is cut and padded to ``factor`` times its size, whatever the
-grid that the scan came on.
+neighbouring samples needs FOV/L fixed. The box is cut and padded to ``factor`` times its size,
+whatever the grid that the scan came on.
 """
 
 from dataclasses import dataclass
+from types import EllipsisType
 
 from jaxtyping import Bool, Shaped
 from scipy.fft import next_fast_len
@@ -39,22 +40,27 @@ class Frame:
         return cls((box[0], box[1], box[2]), (sizes[0], sizes[1], sizes[2]))
 
     def cut(self, volume: Shaped[Tensor, "*batch x y z"]) -> Shaped[Tensor, "*batch fx fy fz"]:
-        """The box in the middle of the padded shape, zeros around."""
+        """Put the box into the middle of the padded shape, zeros around."""
         framed = volume.new_zeros((*volume.shape[:-3], *self.shape))
-        framed[(..., *self._inner())] = volume[(..., *self.box)]
+        framed[self._inner()] = volume[(..., *self.box)]
         return framed
 
     def paste(
         self, framed: Shaped[Tensor, "*batch fx fy fz"], shape: tuple[int, ...]
     ) -> Shaped[Tensor, "*batch x y z"]:
-        """The box back on a grid of ``shape``, zeros outside: the inverse of `cut` inside the box."""
+        """Put the box back on a grid of ``shape``, zeros outside: undoes `cut` inside the box."""
         volume = framed.new_zeros((*framed.shape[:-3], *shape))
-        volume[(..., *self.box)] = framed[(..., *self._inner())]
+        volume[(..., *self.box)] = framed[self._inner()]
         return volume
 
-    def _inner(self) -> tuple[slice, ...]:
-        starts = [(n - (s.stop - s.start)) // 2 for n, s in zip(self.shape, self.box, strict=True)]
-        return tuple(slice(o, o + s.stop - s.start) for o, s in zip(starts, self.box, strict=True))
+    def _inner(self) -> tuple[EllipsisType, slice, slice, slice]:
+        x, y, z = (_middle(n, s.stop - s.start) for n, s in zip(self.shape, self.box, strict=True))
+        return ..., x, y, z
+
+
+def _middle(size: int, part: int) -> slice:
+    start = (size - part) // 2
+    return slice(start, start + part)
 
 
 def _even_fast(size: int) -> int:

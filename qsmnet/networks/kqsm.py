@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from qsmnet.dipole import Shape, sampled_kernel
 from qsmnet.geometry import Geometry
+from qsmnet.networks.residual import ResidualBlock
 
 _AXES = (-3, -2, -1)
 
@@ -30,12 +31,13 @@ class KQSM(nn.Module):
 
       .. math:: s = (D \hat b + t^2 \hat x) / (D^2 + t^2 + \sigma^2 / E^2),
 
-      which for x = 0 is a smooth truncated division. A stage adds a gain times s and a residual, both
-      zero at the start of training, so that an untrained network is this iteration by itself.
+      which for x = 0 is a smooth truncated division. A stage adds a gain times s and a residual,
+      both zero at the start of training, so that an untrained network is this iteration by itself.
 
-    A convolution in k-space is a window in image space, so that the network sees the k-sample spacing
-    1/FOV in units of 1/(size of the object). `field_of_view` fixes that ratio for inference: the grid
-    is cut to the mask's bounding box and zero-padded to ``field_of_view`` times it.
+    A convolution in k-space is a window in image space, so that the network sees the k-sample
+    spacing 1/FOV in units of 1/(size of the object). `field_of_view` fixes that ratio for
+    inference: the grid is cut to the mask's bounding box and zero-padded to ``field_of_view`` times
+    it.
 
     Parameters
     ----------
@@ -74,7 +76,7 @@ class KQSM(nn.Module):
         with torch.autocast(field.device.type, enabled=False):
             measured = field[:, 0].float() * known
             kernel = _kernels(measured, geometry)
-            # white noise of variance s^2 in part of the grid: its mean square over the grid, a sample
+            # white noise in part of the grid adds its variance's mean over the grid to each sample
             variance = (noise[:, 0].float() * known).square().mean(_AXES, keepdim=True)
             envelope = _envelopes(_transform(measured), kernel, variance, geometry)
         damping = variance / envelope.square()
@@ -110,7 +112,7 @@ class _Stage(nn.Module):
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
         self.stem = nn.Conv3d(6, width, 3, padding=1)
-        self.blocks = nn.ModuleList([_Block(width) for _ in range(blocks)])
+        self.blocks = nn.ModuleList([ResidualBlock(width) for _ in range(blocks)])
         self.head = nn.Conv3d(width, 3, 3, padding=1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
@@ -126,19 +128,6 @@ class _Stage(nn.Module):
             state = block(state)
         update: Tensor = self.head(F.leaky_relu(state, 0.1)).float()
         return update
-
-
-class _Block(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv3d(width, width, 3, padding=1)
-        self.second = nn.Conv3d(width, width, 3, padding=1)
-
-    def forward(self, state: Tensor) -> Tensor:
-        """Leaky-ReLU before each convolution, and a shortcut."""
-        hidden = self.first(F.leaky_relu(state, 0.1))
-        result: Tensor = state + self.second(F.leaky_relu(hidden, 0.1))
-        return result
 
 
 def _transform(volume: Tensor) -> Tensor:
@@ -174,9 +163,9 @@ def radial_envelope(
 ) -> Float[Tensor, "x y z"]:
     r"""Root mean square amplitude of the susceptibility's spectrum as a function of \|k\|.
 
-    In each shell :math:`E^2 = \sum (|\hat b|^2 - \sigma^2)_+ / \sum D^2`: division by D never happens where D is
-    small. Shells are equal in log radius between the finest sample spacing and the corner of k-space; the
-    logarithm of E is interpolated between them.
+    In each shell :math:`E^2 = (\sum |\hat b|^2 - \sigma^2)_+ / \sum D^2`: division by D never
+    happens where D is small. Shells are equal in log radius between the finest sample spacing and
+    the corner of k-space; the logarithm of E is interpolated between them.
     """
     radius = _log_radius(tuple(kernel.shape), geometry).to(kernel)
     position = radius * (bins - 1)
@@ -195,7 +184,7 @@ def radial_envelope(
 
 
 def _log_radius(shape: tuple[int, ...], geometry: Geometry) -> Float[Tensor, "x y z"]:
-    """Logarithm of the radius, 0 at the finest sample spacing and 1 at the corner, on the centred grid."""
+    """Logarithm of the radius on the centred grid: 0 at the finest spacing, 1 at the corner."""
     axes = [
         torch.fft.fftshift(torch.fft.fftfreq(n, d, dtype=torch.float64))
         for n, d in zip(shape, geometry.voxel_size, strict=True)

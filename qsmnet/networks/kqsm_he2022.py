@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,10 +14,11 @@ from qsmnet.geometry import Geometry
 class KQSMHe2022(nn.Module):
     """Residual network on k-space (He et al. 2022, 10.3389/fnins.2022.837721), 502,594 parameters.
 
-    Three channels on the centred full k-space, ``Re TKD, Im TKD, D``; a convolution to 32 channels, eight
-    residual blocks with dropout, two convolutions and one to ``Re chi, Im chi``. As in the authors'
-    code: raw unnormalised FFT, no input scaling, the whole spectrum is replaced, the image is
-    ``|ifft| sign(Re ifft)``, and truncation writes +threshold even where D is negative.
+    Three channels on the centred full k-space, ``Re TKD, Im TKD, D``; a convolution to 32 channels,
+    eight residual blocks with dropout, two convolutions and one to ``Re chi, Im chi``. As in the
+    authors' code: raw unnormalised FFT, no input scaling, the whole spectrum is replaced, the image
+    is ``|ifft| sign(Re ifft)``, and truncation writes +threshold even where D is negative. So it is
+    not homogeneous, other than the project's own networks.
 
     Parameters
     ----------
@@ -54,12 +55,13 @@ class KQSMHe2022(nn.Module):
             image = torch.fft.ifftn(
                 torch.fft.ifftshift(spectrum, dim=(-3, -2, -1)), dim=(-3, -2, -1)
             )
-            return (image.abs() * image.real.sign())[:, None]
+            chi: Tensor = (image.abs() * image.real.sign())[:, None]
+            return chi
 
     def spectrum(
         self, field: Float[Tensor, "batch 1 x y z"], geometry: Sequence[Geometry]
-    ) -> Float[Tensor, "batch x y z"]:
-        """Predicted centred k-space, complex, unnormalised."""
+    ) -> Complex[Tensor, "batch x y z"]:
+        """Predicted centred k-space, unnormalised."""
         state = self.stem(self.inputs(field, geometry))
         for block in self.blocks:
             state = block(F.leaky_relu(state, 0.1))

@@ -1,6 +1,7 @@
 """Image-space U-Net in the class of QSMnet and DeepQSM, with the noise level as an input."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -9,16 +10,18 @@ from torch.nn import functional as F
 
 from qsmnet.geometry import Geometry
 from qsmnet.networks.contract import robust_scale
+from qsmnet.networks.residual import ResidualBlock
 
 
 class UNet(nn.Module):
     """Local field to susceptibility by learned convolutions alone: blind to voxel size and B0.
 
-    After QSMnet (Yoon et al. 2018, 10.1016/j.neuroimage.2018.06.030) and DeepQSM (Bollmann et al. 2019,
-    10.1016/j.neuroimage.2019.03.060). Differs from them: 3x3x3 kernels, no batch normalisation (so that the
-    network is homogeneous and whole volumes behave as patches), the noise's standard deviation as an input,
-    residual blocks. It knows no geometry, so that it holds only near the voxel size and tilt it was
-    trained for.
+    After QSMnet (Yoon et al. 2018, 10.1016/j.neuroimage.2018.06.030) and DeepQSM (Bollmann et al.
+    2019, 10.1016/j.neuroimage.2019.03.060). Differs from them: 3x3x3 kernels, no batch
+    normalisation (so that whole volumes behave as patches), inputs divided by a robust scale that
+    multiplies the output (so that the map is homogeneous), the noise's standard deviation as an
+    input, residual blocks. It knows no geometry, so that it holds only near the voxel size and tilt
+    it was trained for.
 
     Parameters
     ----------
@@ -30,14 +33,10 @@ class UNet(nn.Module):
         super().__init__()
         widths = [int(c) for c in channels]
         self.stem = nn.Conv3d(3, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList([_Block(w) for w in widths])
-        self.down = nn.ModuleList(
-            [nn.Conv3d(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-        )
-        self.up = nn.ModuleList(
-            [nn.Conv3d(b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-        )
-        self.decoder = nn.ModuleList([_Block(w) for w in widths[:-1]])
+        self.encoder = nn.ModuleList([ResidualBlock(w) for w in widths])
+        self.down = nn.ModuleList([nn.Conv3d(a, b, 2, stride=2) for a, b in pairwise(widths)])
+        self.up = nn.ModuleList([nn.Conv3d(b, a, 1) for a, b in pairwise(widths)])
+        self.decoder = nn.ModuleList([ResidualBlock(w) for w in widths[:-1]])
         self.head = nn.Conv3d(widths[0], 1, 1)
         self.multiple = 2 ** (len(widths) - 1)
 
@@ -65,23 +64,9 @@ class UNet(nn.Module):
             state = down(state)
         state = self.encoder[-1](state)
         for i in reversed(range(len(self.up))):
-            # nearest-neighbour growth after the 1x1 convolution: no checkerboard, an eighth of the work
+            # nearest-neighbour growth after the 1x1 convolution: no checkerboard, an eighth of the
+            # work
             state = skips[i] + F.interpolate(self.up[i](state), scale_factor=2.0)
             state = self.decoder[i](state)
         head: Tensor = self.head(state)
         return head
-
-
-class _Block(nn.Module):
-    """Two convolutions with a shortcut."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv3d(width, width, 3, padding=1)
-        self.second = nn.Conv3d(width, width, 3, padding=1)
-
-    def forward(self, state: Tensor) -> Tensor:
-        """Leaky-ReLU before each convolution."""
-        hidden = self.first(F.leaky_relu(state, 0.1))
-        result: Tensor = state + self.second(F.leaky_relu(hidden, 0.1))
-        return result
