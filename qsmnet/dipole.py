@@ -158,8 +158,8 @@ def dipole_spectrum(
 def sampled_kernel(shape: Shape, geometry: Geometry) -> Float[Tensor, "kx ky kz"]:
     """D(k) on the full FFT grid, averaged over the signs of Nyquist frequencies; D(0) = 0.
 
-    In float64. The average is ``(D(k) + D(-k)) / 2`` on the planes and, where two planes meet, also over the
-    two diagonals, without which a turned or mirrored grid would have another kernel.
+    In float64. The average is ``(D(k) + D(-k)) / 2`` on the planes and, where two meet, over both
+    diagonals, without which a turned or mirrored grid would have another kernel.
     """
     frequencies = torch.meshgrid(
         *(
