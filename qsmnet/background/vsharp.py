@@ -120,7 +120,7 @@ def sphere_spectrum(shape: Shape, radius: float, geometry: Geometry) -> Float[Te
     """Half spectrum of the mean over a sphere of ``radius`` mm: real, 1 at k = 0."""
     kernel = sphere_kernel(shape, radius, geometry)
     spectrum: Tensor = torch.fft.rfftn(kernel).real
-    return spectrum.float()
+    return spectrum
 
 
 def sphere_kernel(shape: Shape, radius: float, geometry: Geometry) -> Float[Tensor, "x y z"]:
@@ -132,21 +132,29 @@ def sphere_kernel(shape: Shape, radius: float, geometry: Geometry) -> Float[Tens
     so that every harmonic polynomial up to third degree equals its mean exactly. For cubic voxels
     the correction vanishes.
     """
-    axes = [
-        torch.fft.fftfreq(n, 1.0 / (n * d), dtype=torch.float64)
-        for n, d in zip(shape, geometry.voxel_size, strict=True)
+    steps = [
+        # centres on the sphere's surface belong to it, whatever the rounding
+        torch.arange(-(reach := int(radius * (1 + 1e-6) / edge)), reach + 1)
+        for edge in geometry.voxel_size
     ]
+    weights = _sphere_weights(steps, radius, geometry)
+    x, y, z = (step % size for step, size in zip(steps, shape, strict=True))
+    kernel = torch.zeros(shape)
+    kernel[x[:, None, None], y[:, None], z] = weights.float()
+    return kernel
+
+
+def _sphere_weights(steps: Sequence[Tensor], radius: float, geometry: Geometry) -> Tensor:
+    axes = [step.double() * edge for step, edge in zip(steps, geometry.voxel_size, strict=True)]
     squares = [axis**2 for axis in torch.meshgrid(*axes, indexing="ij")]
-    # centres on the sphere's surface belong to it, whatever the rounding
     inside = sum(squares) <= (radius * (1 + 1e-6)) ** 2
     basis = torch.stack([torch.ones_like(squares[0])[inside], *(each[inside] for each in squares)])
     moments = basis @ basis.T
-    target = torch.cat(
-        [torch.ones(1, dtype=torch.float64), moments[0, 1:].mean().expand(3) / moments[0, 0]]
-    )
-    kernel = torch.zeros(shape, dtype=torch.float64)
-    kernel[inside] = torch.linalg.solve(moments, target) @ basis
-    return kernel
+    second = moments[0, 1:].mean() / moments[0, 0]
+    target = torch.stack([torch.ones_like(second), second, second, second])
+    weights = torch.zeros_like(squares[0])
+    weights[inside] = torch.linalg.solve(moments, target) @ basis
+    return weights
 
 
 def _filter(spectrum: Tensor, padded: Shape, shape: torch.Size) -> Tensor:

@@ -13,9 +13,11 @@ from qsmnet.cli.compose import compose, settings
 from qsmnet.cli.reconstruct_inputs import Inputs, input_files, read_inputs
 from qsmnet.cli.reconstruct_outputs import planned_files, sidecar, write_outputs
 from qsmnet.errors import UsageError
+from qsmnet.inversion.learned import LearnedInverter
 from qsmnet.io.files import prepare_output_folder
 from qsmnet.pipeline import Pipeline
 from qsmnet.volumes import LocalField, Scan
+from qsmnet.weights.store import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ def main(argv: list[str]) -> int:
         args.out, planned_files(args.keep), args.overwrite, [f for _, f in input_files(args)]
     )
     pipeline = _pipeline(args)
+    weights = _weights(pipeline)
     inputs = read_inputs(args)
     for flag in inputs.flags:
         log.warning("warning: %s", flag)
@@ -57,6 +60,7 @@ def main(argv: list[str]) -> int:
     for flag in result.flags:
         log.warning("warning: %s", flag)
     record = sidecar(inputs, result, _methods(args, inputs), args.reference)
+    record["weights"] = weights
     title = f"QSM, {args.inverter}"
     write_outputs(folder, inputs, result, record, title, args.keep, args.overwrite)
     log.info("wrote %s", ", ".join(str(folder / name) for name in ("chi.nii.gz", "report.png")))
@@ -75,6 +79,15 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
         inverter=method("inverter", args.inverter),
         reference=args.reference,
     )
+
+
+def _weights(pipeline: Pipeline) -> dict[str, str] | None:
+    """Name and SHA-256 of a learned inverter's weights, verified before anything is computed."""
+    if not isinstance(pipeline.inverter, LearnedInverter):
+        return None
+    weights = pipeline.inverter.weights
+    _, card = load_weights(weights)
+    return {"name": Path(weights).name, "sha256": str(card["sha256"])}
 
 
 def _overrides(args: argparse.Namespace, group: str) -> Sequence[str]:

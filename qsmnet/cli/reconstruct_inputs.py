@@ -336,5 +336,5 @@ def _check_unit(field: Tensor, mask: Tensor, path: Path, local: bool) -> None:
 def _phase_scale(args: argparse.Namespace) -> tuple[float | None, dict[str, object]]:
     if not args.echo_times or args.b0 is None:
         return None, {}
-    time, b0 = check_echo_times(args.echo_times[-1:], 1)[0], check_b0(args.b0)
-    return radians_per_ppm(time, b0), {"echo_times_s": [time], "b0_t": b0}
+    times, b0 = check_echo_times(args.echo_times, len(args.echo_times)), check_b0(args.b0)
+    return radians_per_ppm(times[-1], b0), {"echo_times_s": list(times), "b0_t": b0}

@@ -336,6 +336,38 @@ def test_a_failure_while_writing_leaves_nothing(
     assert not out.parent.exists()
 
 
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Weights of a small untrained network, with their card."""
+    from qsmnet.weights.store import build_network, save_weights
+
+    network = {"_target_": "qsmnet.networks.unet.UNet", "channels": [4, 4]}
+    path = tmp_path / "own.safetensors"
+    card = {"network": network, "trained_for": {"voxel_size_mm": [0.9, 1.1], "tilt_degrees": 10.0}}
+    save_weights(path, build_network(network, "test").state_dict(), card)
+    return path
+
+
+def test_own_weights_are_recorded_and_their_range_is_warned_of(
+    local: list[str], tmp_path: Path, weights: Path
+) -> None:
+    learned = [*local, "--inverter", "unet", "--weights", str(weights)]
+    assert _run(learned, tmp_path / "out") == 0
+    record = json.loads((tmp_path / "out" / "chi.json").read_text())
+    assert record["weights"] == {"name": "own.safetensors", "sha256": sha256(weights)}
+    assert record["methods"]["inverter"]["weights"] == "own.safetensors"
+    assert any("voxel size" in flag for flag in record["flags"])
+
+
+def test_damaged_weights_are_refused(local: list[str], tmp_path: Path, weights: Path) -> None:
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(bytes(content))
+    learned = [*local, "--inverter", "unet", "--weights", str(weights)]
+    assert _run(learned, tmp_path / "out") == 6
+    assert not (tmp_path / "out").exists()
+
+
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reconstruct", "--help"]) == 0
     assert "qsmnet reconstruct --phase" in capsys.readouterr().out
