@@ -40,6 +40,7 @@ def main(argv: list[str]) -> int:
     """Read, invert by every method, score, write; 0 even if some (not all) methods failed."""
     args = _parser().parse_args(argv)
     configs = _named(args.inverters)
+    args.checkpoints = _checkpoints(args, configs)
     overrides = _overrides(args, configs)
     files = output_names(tuple(configs), bool(args.truth), bool(args.segmentation))
     folder = prepare_output_folder(args.out, files, args.overwrite, [p for _, p in _files(args)])
@@ -118,14 +119,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--noise", metavar="PPM|FILE", help="standard deviation; estimated when not given")
     add("--field-support", metavar="FILE", help="where, or how well (0 to 1), the field is known")
     add("--b0-dir", nargs=3, type=float, metavar=("X", "Y", "Z"), help="B0 in voxel axes")
-    add("--weights", nargs="+", default=[], metavar="[NAME=]FILE", help="own checkpoint")
+    add(
+        "--weights",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]FILE",
+        dest="checkpoints",
+        help="own checkpoint",
+    )
     add("--set", nargs="+", default=[], action="extend", metavar="NAME.KEY=VALUE", help="parameter")
     add("--config-dir", metavar="DIR", help="folder with inverter/NAME.yaml of your own")
     add("--out", required=True, metavar="DIR", help="folder for table, picture and maps")
     add("--overwrite", action="store_true", help="replace what DIR holds")
     # what `read_inputs` also takes for a whole reconstruction
-    absent = dict.fromkeys(("phase", "total_field", "echo_times", "b0", "phase_range"))
-    parser.set_defaults(**absent, set_mask=(), phase_sign=1)
+    others = ("phase", "total_field", "echo_times", "b0", "phase_range", "weights")
+    parser.set_defaults(**dict.fromkeys(others), set_mask=(), phase_sign=1)
     return parser
 
 
@@ -153,17 +161,17 @@ def _overrides(args: argparse.Namespace, configs: Mapping[str, str]) -> dict[str
             raise UsageError("--set", f"{item!r} names no inverter", f"NAME.KEY=VALUE with {names}")
         name = max(fitting, key=len)
         overrides[name].append(item.removeprefix(f"{name}."))
-    for name, file in _weights(args, configs).items():
+    for name, file in args.checkpoints.items():
         load_weights(file)  # a damaged file of the user stops the run before anything is computed
         overrides[name].append(f"weights={file}")
     return overrides
 
 
-def _weights(args: argparse.Namespace, configs: Mapping[str, str]) -> dict[str, Path]:
+def _checkpoints(args: argparse.Namespace, configs: Mapping[str, str]) -> dict[str, Path]:
     """Row label -> the user's checkpoint; without a label it is for the only learned inverter."""
     learned = [n for n, c in configs.items() if "weights" in _settings(c, (), args.config_dir)]
     found: dict[str, Path] = {}
-    for item in args.weights:
+    for item in args.checkpoints:
         name, equals, file = item.partition("=")
         if equals and name in configs:
             found[name] = Path(file).absolute()
@@ -183,8 +191,8 @@ def _settings(
 
 def _files(args: argparse.Namespace) -> list[tuple[str, Path]]:
     own = [("truth", args.truth), ("segmentation", args.segmentation), ("labels", args.labels)]
-    shared = argparse.Namespace(**{**vars(args), "weights": None})
-    return [*input_files(shared), *((role, Path(file)) for role, file in own if file)]
+    own += [(f"weights of {name}", file) for name, file in args.checkpoints.items()]
+    return [*input_files(args), *((role, Path(file)) for role, file in own if file)]
 
 
 def _reference(args: argparse.Namespace, inputs: Inputs) -> Reference:

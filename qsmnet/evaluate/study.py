@@ -66,7 +66,9 @@ class Condition:
         """Brain ``index`` of a split; the same anatomy and noise pattern under every condition."""
         x, y, z = self.voxel_size
         acquisition = Acquisition(voxel_size=(x, y, z), kernel=self.making)
-        simulator = Simulator({"brain": Brain()}, None, acquisition, self.shape, device)
+        simulator = Simulator(
+            {"brain": Brain()}, acquisition=acquisition, shape=self.shape, device=device
+        )
         record = simulator.draw(seed, split, index)
         noise = {**record["acquisition"]["noise"], "level": self.noise, "variation": 0.0}
         direction = [float(component) for component in self.b0_dir]
