@@ -151,15 +151,16 @@ def _group(config: DictConfig, group: str) -> DictConfig:
     return config
 
 
-def _targets(node: object) -> Iterator[str]:
+def targets(node: object) -> Iterator[str]:
+    """Every ``_target_`` in nested dictionaries and lists."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             if key == "_target_":
                 yield str(value)
-            yield from _targets(value)
+            yield from targets(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _targets(value)
+            yield from targets(value)
 
 
 def _check_targets(source: str, config: DictConfig) -> None:
@@ -167,13 +168,16 @@ def _check_targets(source: str, config: DictConfig) -> None:
 
     The name alone is not enough: ``qsmnet.io.files.os.system`` starts well, too.
     """
-    for target in _targets(OmegaConf.to_container(config, resolve=True)):
-        if not (target.startswith("qsmnet.") and _defined_in_qsmnet(target)):
+    for target in targets(OmegaConf.to_container(config, resolve=True)):
+        if not defined_in_qsmnet(target):
             fix = "put the method and its YAML into a folder of yours, and name it by --config-dir"
             raise UsageError(source, f"names the target {target!r}, outside of qsmnet", fix)
 
 
-def _defined_in_qsmnet(target: str) -> bool:
+def defined_in_qsmnet(target: str) -> bool:
+    """Whether a dotted name is code of this package, not what one of its modules has imported."""
+    if not target.startswith("qsmnet."):
+        return False
     try:
         found = get_object(target)
     except (ValueError, ImportError):  # what is not there cannot run: instantiation will say so
@@ -213,7 +217,7 @@ def _parse(source: str, key: str, text: str) -> object:
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)
     except Exception as error:  # PyYAML's and OmegaConf's errors have no common base
         raise UsageError(source, f"{key}={text} cannot be read", "quote the value") from error
-    if any(_targets(value)):
+    if any(targets(value)):
         raise UsageError(source, f"{key} names a target", "give a number, a word or a list")
     return typing.cast("dict[str, object]", value)["value"]
 

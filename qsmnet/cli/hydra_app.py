@@ -1,4 +1,4 @@
-"""A verb as a Hydra app: ``key=value`` overrides, ``--multirun``, ``--config-dir``, ``--cfg job``."""
+"""A verb as a Hydra app: ``key=value``, ``--multirun``, ``--config-dir``, ``--cfg job``."""
 
 import os
 import sys
@@ -10,10 +10,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from qsmnet.cli.compose import defined_in_qsmnet, targets
 from qsmnet.errors import UsageError
-
-#: Besides qsmnet's own, what a training config may name.
-_ALLOWED = ("qsmnet.", "torch.optim.")
 
 
 def run_app(config_name: str, task: Callable[[DictConfig], None], argv: Sequence[str]) -> None:
@@ -52,13 +50,11 @@ def check_targets(config: DictConfig) -> None:
     UsageError
         With the target.
     """
-    pending: list[object] = [OmegaConf.to_container(config, resolve=False)]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            target = node.get("_target_")
-            if target is not None and not str(target).startswith(_ALLOWED):
-                raise UsageError("config", f"names the target {target!r}", "use a class of qsmnet")
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            pending.extend(node)
+    for target in targets(OmegaConf.to_container(config, resolve=False)):
+        if not (_is_optimizer(target) or defined_in_qsmnet(target)):
+            raise UsageError("config", f"names the target {target!r}", "use a class of qsmnet")
+
+
+def _is_optimizer(target: str) -> bool:
+    # torch.optim.Adam, but not what lies deeper: torch.optim.adam.torch.load
+    return target.rpartition(".")[0] == "torch.optim"

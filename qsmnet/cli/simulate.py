@@ -13,8 +13,8 @@ from qsmnet.io.files import prepare_output_folder
 _HELP = """usage: qsmnet simulate out=DIR [n=4] [simulator=brain] [seed=1] [key=value ...]
 
 Draw phantoms, render their local field with noise, and write one folder a scene with chi, mask,
-segmentation, local_field, local_field_exact and noise (NIfTI, ppm), scene.json (the record that makes it
-again), and contact_sheet.png.
+segmentation, local_field, local_field_exact and noise (NIfTI, ppm), scene.json (the record that
+makes it again), and contact_sheet.png.
 
   simulator=NAME          brain, primitives, fields, mixture
   simulator.shape=[128,160,128]

@@ -20,7 +20,8 @@ _HELP = """usage: qsmnet train experiment=NAME out=DIR [key=value ...]
 
 Train a network. Experiments: smoke (under a minute), unet, kqsm, kqsm_he2022.
 
-  out=DIR                 receives metrics.csv, curve.png, panel_*.png, last.ckpt, weights.safetensors
+  out=DIR                 receives metrics.csv, curve.png, panel_*.png, last.ckpt,
+                          weights.safetensors
   resume=DIR              go on exactly where DIR/last.ckpt stopped, with DIR's settings
   init=WEIGHTS            fine-tune released weights or a .safetensors file
   data=stored data.folder=PAIRS data.validation_folder=PAIRS
@@ -101,10 +102,12 @@ def _folder(config: DictConfig) -> Path:
 
 
 def _resumed(config: DictConfig, folder: Path) -> DictConfig:
-    """The run's own settings; only its length may be changed."""
+    """Read the run's own settings; only its length may be changed."""
     stored = OmegaConf.load(folder / "config.yaml")
     assert isinstance(stored, DictConfig)  # noqa: S101
     check_targets(stored)
+    # the folder may have been moved, or named from elsewhere; the bank lies in it
+    OmegaConf.update(stored, "out", str(folder))
     longer = config.trainer.max_steps
     if _given("trainer.max_steps"):
         OmegaConf.update(stored, "trainer.max_steps", longer)

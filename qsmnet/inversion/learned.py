@@ -18,8 +18,8 @@ from qsmnet.weights.store import Card, load_weights
 class LearnedInverter:
     """Susceptibility by a network whose weights are verified when they are loaded.
 
-    The network sees the field where it is known, the noise's standard deviation (0 when unknown) and the geometry;
-    nothing that a user would not have. Whole volumes, float32.
+    The network sees the field where it is known, the noise's standard deviation (0 when unknown)
+    and the geometry; nothing that a user would not have. Whole volumes, float32.
 
     Parameters
     ----------
@@ -66,15 +66,14 @@ def training_range_flags(card: Card, geometry: Geometry) -> tuple[str, ...]:
         )
     tilt = _tilt_from_third_axis(geometry)
     if tilt > trained.get("tilt_degrees", 180.0) + 0.5:
-        flags.append(
-            f"B0 lies {tilt:.0f} degrees from the third axis; trained up to {trained['tilt_degrees']:.0f}"
-        )
+        largest = trained["tilt_degrees"]
+        flags.append(f"B0 lies {tilt:.0f} degrees from the third axis; trained up to {largest:.0f}")
     return tuple(flags)
 
 
 @lru_cache(maxsize=4)
 def load_network(weights: str, device: str) -> tuple[nn.Module, Card]:
-    """Verified network on a device with its card; the last four stay in memory."""
+    """Load a verified network to a device, with its card; the last four stay in memory."""
     network, card = load_weights(weights)
     return network.to(device), card
 

@@ -1,6 +1,6 @@
 """One training item, and a batch of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,10 +8,48 @@ from torch import Tensor
 
 from qsmnet.geometry import Geometry
 
+_VOLUMES = ("field", "support", "noise", "chi", "mask")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A pair before batching; volumes are ``(x, y, z)`` in ppm.
+
+    Parameters
+    ----------
+    field
+        Local field in ppm, zero where it is unknown.
+    support
+        Where the field is known.
+    noise
+        Standard deviation of the field in ppm, as the network is told.
+    chi
+        True susceptibility in ppm.
+    mask
+        Support of chi.
+    geometry
+        Voxel size and B0 direction.
+    index
+        Number in its data set.
+    """
+
+    field: Tensor
+    support: Tensor
+    noise: Tensor
+    chi: Tensor
+    mask: Tensor
+    geometry: Geometry
+    index: int
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Item":
+        """Apply a change to each volume, such as a crop."""
+        field, support, noise, chi, mask = (change(getattr(self, name)) for name in _VOLUMES)
+        return replace(self, field=field, support=support, noise=noise, chi=chi, mask=mask)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch; volumes are ``(batch, 1, x, y, z)`` in ppm."""
+    """One training batch: the volumes of `Item` as ``(batch, 1, x, y, z)`` float32."""
 
     field: Tensor
     support: Tensor
@@ -22,29 +60,15 @@ class Batch:
     items: tuple[int, ...]
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on another device."""
-        names = ("field", "support", "noise", "chi", "mask")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
-
-
-@dataclass(frozen=True)
-class Item:
-    """A pair before batching; volumes are ``(x, y, z)`` in ppm."""
-
-    field: Tensor
-    support: Tensor
-    noise: Tensor
-    chi: Tensor
-    mask: Tensor
-    geometry: Geometry
-    index: int
+        """Move the volumes to another device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in _VOLUMES})
 
 
 def collate(items: Sequence[Item]) -> Batch:
     """Stack items and add the channel axis."""
     stacked = {
         name: torch.stack([getattr(item, name) for item in items])[:, None].float()
-        for name in ("field", "support", "noise", "chi", "mask")
+        for name in _VOLUMES
     }
     return Batch(
         **stacked,

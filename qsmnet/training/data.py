@@ -1,7 +1,7 @@
 """Training pairs: simulated on the fly from a bank of phantoms, or the user's own."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -11,18 +11,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from qsmnet.errors import InconsistentError
 from qsmnet.io.nifti import check_same_grid, read_volume
 from qsmnet.networks.frame import Frame
-from qsmnet.simulate.acquisition import add_noise, local_fields, noise_map
 from qsmnet.simulate.bank import Bank
 from qsmnet.simulate.phantom import Phantom, Record
 from qsmnet.simulate.randomness import item_generator
-from qsmnet.simulate.simulator import Simulator, geometry_of
+from qsmnet.simulate.simulator import Simulator
 from qsmnet.training.batch import Batch, Item, collate
 
 
 class SimulatedPairs(Dataset[Item]):
-    """Item i: a phantom of the bank, flipped, scaled, measured and cropped, all decided by (seed, split, i).
+    """Item i: a phantom of the bank, mirrored, scaled, measured and cropped.
+
+    All of it is decided by (seed, split, i).
 
     Parameters
     ----------
@@ -31,15 +33,16 @@ class SimulatedPairs(Dataset[Item]):
     length
         Items; a training set may be longer than any run.
     crop
-        Shape cut from the phantom after its field is computed, so that sources outside the crop count; None
-        keeps the whole.
+        Shape cut from the phantom after its field is computed, so that sources outside the crop
+        count; None keeps the whole.
     scale
         Range of the factor on susceptibility, log-uniform.
     misstated
         Share of items whose noise is told wrong by a factor of up to 2.
     field_of_view
-        Range of the grid over the mask's bounding box: items are cut to the box and zero-padded, as a k-space
-        network does at inference. Items then differ in shape, so that the batch size must be 1.
+        Range of the grid over the mask's bounding box: items are cut to the box and zero-padded, as
+        a k-space network does at inference. Items then differ in shape, so that the batch size must
+        be 1.
     """
 
     def __init__(
@@ -71,41 +74,32 @@ class SimulatedPairs(Dataset[Item]):
         return self._cropped(replace(item, noise=item.noise * told), rng)
 
     def _measured(self, phantom: Phantom, record: Record, index: int) -> Item:
-        acquisition, noise = self.bank.simulator.acquisition, record["acquisition"]["noise"]
-        geometry = geometry_of(record)
-        exact = local_fields(
-            phantom.chi[None],
-            phantom.mask[None],
-            [geometry],
-            acquisition.kernel,
-            acquisition.padding,
-        )[0]
-        deviation = noise_map(noise, self.bank.simulator.grid(record))
-        unmasked = record["acquisition"]["unmasked"]
-        support = torch.ones_like(phantom.mask) if unmasked else phantom.mask
-        field = add_noise(exact, deviation, noise["seed"]) * support
-        return Item(field, support, deviation, phantom.chi, phantom.mask, geometry, index)
+        scene = self.bank.simulator.measure([phantom], [record])[0]
+        return Item(
+            scene.local_field,
+            scene.field_support,
+            scene.noise,
+            scene.chi,
+            scene.mask,
+            scene.geometry,
+            index,
+        )
 
     def _cropped(self, item: Item, rng: np.random.Generator) -> Item:
         if self.field_of_view is not None:
             return _framed(item, float(rng.uniform(*self.field_of_view)))
         if self.crop is None:
             return item
-        best = (slice(None), slice(None), slice(None))
         for _ in range(8):
-            starts = [
-                int(rng.integers(n - c + 1)) for n, c in zip(item.chi.shape, self.crop, strict=True)
-            ]
-            best = tuple(slice(s, s + c) for s, c in zip(starts, self.crop, strict=True))  # type: ignore[assignment]
+            cropped = _random_crop(item, self.crop, rng)
             # a crop of mostly nothing teaches nothing
-            if float(item.mask[best].float().mean()) > 0.3:
+            if float(cropped.mask.float().mean()) > 0.3:
                 break
-        names = ("field", "support", "noise", "chi", "mask")
-        return replace(item, **{name: getattr(item, name)[best] for name in names})
+        return cropped
 
 
 def _augmented(phantom: Phantom, rng: np.random.Generator, scale: tuple[float, float]) -> Phantom:
-    """Mirror axes and scale susceptibility; the field is computed afterwards, so that physics holds."""
+    """Mirror axes and scale susceptibility, before the field is computed: physics holds."""
     axes = [axis for axis in range(3) if rng.random() < 0.5]
     factor = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
     chi, mask, labels = (
@@ -117,9 +111,13 @@ def _augmented(phantom: Phantom, rng: np.random.Generator, scale: tuple[float, f
 
 def _framed(item: Item, factor: float) -> Item:
     """Cut to where anything is known and pad to ``factor`` times that."""
-    names = ("field", "support", "noise", "chi", "mask")
-    frame = Frame.around(item.mask | (item.support > 0), factor)
-    return replace(item, **{name: frame.cut(getattr(item, name)) for name in names})
+    return item.map(Frame.around(item.mask | (item.support > 0), factor).cut)
+
+
+def _random_crop(item: Item, crop: Sequence[int], rng: np.random.Generator) -> Item:
+    starts = [int(rng.integers(n - c + 1)) for n, c in zip(item.chi.shape, crop, strict=True)]
+    x, y, z = (slice(s, s + c) for s, c in zip(starts, crop, strict=True))
+    return item.map(lambda volume: volume[x, y, z])
 
 
 class StoredPairs(Dataset[Item]):
@@ -162,16 +160,13 @@ class StoredPairs(Dataset[Item]):
         item = Item(
             field_ * support, support, noise, chi_ * mask_, mask_, volumes[0].geometry, index
         )
-        return self._cropped(item, rng)
-
-    def _cropped(self, item: Item, rng: np.random.Generator) -> Item:
-        starts = [
-            int(rng.integers(max(n - c, 0) + 1))
-            for n, c in zip(item.chi.shape, self.crop, strict=True)
-        ]
-        window = tuple(slice(s, s + c) for s, c in zip(starts, self.crop, strict=True))
-        names = ("field", "support", "noise", "chi", "mask")
-        return replace(item, **{name: getattr(item, name)[window] for name in names})
+        if any(n < c for n, c in zip(chi_.shape, self.crop, strict=True)):
+            raise InconsistentError(
+                folder,
+                f"its grid {tuple(chi_.shape)} is smaller than the crop {self.crop}",
+                "make data.crop smaller",
+            )
+        return _random_crop(item, self.crop, rng)
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -190,7 +185,10 @@ def _optional(folder: Path, name: str, otherwise: Tensor) -> Tensor:
 
 
 class _InOrder(Sampler[int]):
-    """Items in order, from the first that the run has not seen; a process of several takes every n-th."""
+    """Items in order, from the first that the run has not seen; of n processes each takes an n-th.
+
+    Draws nothing, so that resuming needs the step only.
+    """
 
     def __init__(self, length: int, position: Callable[[], tuple[int, int]] | None = None) -> None:
         self.length, self.position = length, position
@@ -199,7 +197,7 @@ class _InOrder(Sampler[int]):
         start, step = (0, 1) if self.position is None else self.position()
         if self.position is None:
             return iter(range(self.length))
-        # a run longer than the set begins again; resuming needs only the step, no state of a sampler
+        # a run longer than the set begins again
         return (i % self.length for i in count(start, step))
 
     def __len__(self) -> int:
@@ -244,7 +242,7 @@ class PairsModule(L.LightningDataModule):
         return self._loader(self.training, _InOrder(length, self.position), self.workers)
 
     def val_dataloader(self) -> DataLoader[Item]:
-        """The same items every time."""
+        """Loader of the same items every time."""
         return self._loader(self.validation, _InOrder(len(self.validation)), 0)  # type: ignore[arg-type]
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Batch:
@@ -259,6 +257,8 @@ class PairsModule(L.LightningDataModule):
             num_workers=workers,
             collate_fn=collate,
             worker_init_fn=_single_thread,
+            # else every pass would draw from the state that a checkpoint holds
+            generator=torch.Generator(),
             persistent_workers=workers > 0,
             multiprocessing_context="spawn" if workers > 0 else None,
             # a worker that was killed is an error after this, never a hang
@@ -308,7 +308,7 @@ def stored_pairs(
     workers: int = 0,
     validation_items: int = 4,
 ) -> PairsModule:
-    """The user's own pairs; validation lies in a folder of its own."""
+    """Pairs of the user's own; validation lies in a folder of its own."""
     return PairsModule(
         StoredPairs(Path(folder), crop, seed, _ENDLESS),
         StoredPairs(Path(validation_folder), crop, seed + 1, validation_items),

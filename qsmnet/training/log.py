@@ -44,8 +44,8 @@ class MetricsLog(Logger):
             rows = [(step, k, f"{float(v):.6g}") for k, v in metrics.items() if k != "epoch"]
             writer.writerows(rows)
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
-        """Nothing: the run's config.yaml has them."""
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: object, **__: object) -> None:
+        """Do nothing: the run's config.yaml has them."""
 
     def rewind(self, step: int) -> None:
         """Drop rows at or after ``step``: they were written after the checkpoint and come again."""

@@ -19,8 +19,9 @@ _AXES = (-3, -2, -1)
 class Loss:
     """Weighted sum of terms, relative to the size of the truth.
 
-    Errors are divided by the truth's mean absolute value in the mask, so that a pale brain counts as much as
-    one with a haemorrhage; the mean over the mask is removed, since k = 0 is not in the data.
+    Errors are divided by the truth's mean absolute value in the mask, so that a pale brain counts
+    as much as one with a haemorrhage; the mean over the mask is removed, since k = 0 is not in the
+    data.
 
     Parameters
     ----------
@@ -31,8 +32,8 @@ class Loss:
     data_consistency
         Of the mean absolute field of the error, ``|D (prediction - truth)|``.
     kspace
-        Of the mean absolute error of the spectrum, each sample divided by the square root of the truth's
-        local amplitude so that neither the centre nor the rim dominates.
+        Of the mean absolute error of the spectrum, each sample divided by the square root of the
+        truth's local amplitude so that neither the centre nor the rim dominates.
     """
 
     l1: float = 1.0
@@ -42,14 +43,14 @@ class Loss:
     kspace: float = 0.0
 
     def predict(self, network: nn.Module, batch: Batch) -> Tensor:
-        """The network's susceptibility, zero outside the mask."""
+        """Return the network's susceptibility, zero outside the mask."""
         chi: Tensor = network(batch.field, batch.support, batch.noise, batch.geometry)
         return chi * batch.mask
 
     def __call__(
         self, prediction: Float[Tensor, "batch 1 x y z"], batch: Batch
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The sum, and each term by name, unweighted."""
+        """Return the sum, and each term by name, unweighted."""
         chi, mask, geometry = batch.chi, batch.mask, batch.geometry
         truth = demeaned(chi, mask)
         scale = robust_scale(truth, mask)
@@ -102,7 +103,7 @@ def field_error(error: Tensor, mask: Tensor, geometry: Sequence[Geometry]) -> Te
 
 
 def spectrum_error(error: Tensor, truth: Tensor) -> Tensor:
-    """Mean absolute error of the spectrum over the square root of the truth's smoothed amplitude."""
+    """Mean absolute error of the spectrum over the root of the truth's smoothed amplitude."""
     with torch.autocast(error.device.type, enabled=False):
         wrong = torch.fft.rfftn(error.float(), dim=_AXES, norm="ortho").abs()
         amplitude = torch.fft.rfftn(truth.float(), dim=_AXES, norm="ortho").abs()
@@ -110,15 +111,17 @@ def spectrum_error(error: Tensor, truth: Tensor) -> Tensor:
         smooth = torch.nn.functional.avg_pool3d(
             amplitude, 3, stride=1, padding=1, count_include_pad=False
         )
-        return (wrong / smooth.clamp_min(1e-3).sqrt()).mean()
+        mean: Tensor = (wrong / smooth.clamp_min(1e-3).sqrt()).mean()
+        return mean
 
 
 @dataclass(frozen=True)
 class HeLoss:
     """The published loss of k-QSM (He et al. 2022), on the network's raw spectrum.
 
-    ``MSE(X, X_true)`` over all samples plus ``L1(X, X_tkd)`` over the samples with ``|D| > threshold``, both of
-    unnormalised centred spectra; real and imaginary parts count as two numbers.
+    ``MSE(X, X_true)`` over all samples plus ``L1(X, X_tkd)`` over the samples with
+    ``|D| > threshold``, both of unnormalised centred spectra; real and imaginary parts count as two
+    numbers.
 
     Parameters
     ----------
@@ -129,12 +132,12 @@ class HeLoss:
     threshold: float = 0.1
 
     def predict(self, network: nn.Module, batch: Batch) -> Tensor:
-        """The network's spectrum, before any image is made of it."""
+        """Return the network's spectrum, before any image is made of it."""
         spectrum: Tensor = network.spectrum(batch.field * batch.support, batch.geometry)  # type: ignore[operator]
         return spectrum
 
     def __call__(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The sum, and its two terms."""
+        """Return the sum, and its two terms."""
         shape = (batch.chi.shape[-3], batch.chi.shape[-2], batch.chi.shape[-1])
         kernels = [sampled_kernel(shape, each).to(batch.chi) for each in batch.geometry]
         kernel = torch.fft.fftshift(torch.stack(kernels), dim=_AXES)
@@ -148,4 +151,5 @@ class HeLoss:
 
 def _centred_spectrum(volume: Tensor) -> Tensor:
     spectrum = torch.fft.fftn(volume[:, 0].float(), dim=_AXES)
-    return torch.fft.fftshift(spectrum, dim=_AXES)
+    shifted: Tensor = torch.fft.fftshift(spectrum, dim=_AXES)
+    return shifted

@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from qsmnet.errors import NumericalError
@@ -27,8 +28,8 @@ class InversionModule(L.LightningModule):
     optimizer
         Makes an optimizer from parameters.
     steps, warmup
-        Length of the run and of the linear rise; the learning rate then falls as a cosine to a hundredth. The
-        schedule counts steps, never time.
+        Length of the run and of the linear rise; the learning rate then falls as a cosine to a
+        hundredth. The schedule counts steps, never time.
     ema_decay
         Of the moving average of the weights.
     seed
@@ -71,7 +72,7 @@ class InversionModule(L.LightningModule):
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, batch_size=size)
         return total
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: object) -> None:
         """Average the weights after the optimizer's step."""
         self.average.update(self.network)
 
@@ -94,8 +95,8 @@ class InversionModule(L.LightningModule):
         """Put the live weights back."""
         self.network.load_state_dict(self._live)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """The optimizer and the learning rate by step."""
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Make the optimizer and the learning rate by step."""
         optimizer = self.make_optimizer(self.network.parameters())
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

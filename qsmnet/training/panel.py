@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from qsmnet.dipole import dipole_spectrum
-from qsmnet.geometry import Geometry
+from qsmnet.evaluate.spectrum import error_spectrum
 from qsmnet.training.batch import Batch, collate
 from qsmnet.training.data import PairsModule
 from qsmnet.training.log import read_metrics
@@ -65,7 +64,7 @@ def predict(module: InversionModule, batch: Batch) -> Tensor:
 
 
 def draw_panel(maps: Sequence[Tensor], batches: Sequence[Batch]) -> Figure:
-    """A row an item: field, truth, prediction, difference (all +-0.1 ppm), k-space error over |D|.
+    """Draw an item a row: field, truth, prediction, difference (+-0.1 ppm), error over |D|.
 
     Parameters
     ----------
@@ -91,27 +90,14 @@ def _draw_row(row: Sequence[Axes], chi: Tensor, batch: Batch) -> None:
         axis.imshow(image[:, :, middle].T, cmap="gray", vmin=-_WINDOW, vmax=_WINDOW, origin="lower")
         axis.set_title(title)
         axis.set_axis_off()
-    levels, errors = error_over_kernel(guess, truth, batch.geometry[0])
-    row[4].plot(levels, errors)
+    mask = batch.mask[0, 0] > 0
+    spectrum = error_spectrum(chi[0, 0], batch.chi[0, 0], mask, batch.geometry[0])
+    row[4].plot(spectrum.centres, spectrum.error)
     row[4].set(xlabel="|D(k)|", ylabel="k-space error / truth", ylim=(0, 1.5))
 
 
-def error_over_kernel(
-    chi: Tensor, truth: Tensor, geometry: Geometry, bins: int = 20
-) -> tuple[list[float], list[float]]:
-    """Relative error of the spectrum in bins of \\|D(k)\\|: where a method gains over division."""
-    kernel = dipole_spectrum((chi.shape[0], chi.shape[1], chi.shape[2]), geometry).abs().flatten()
-    edges = torch.linspace(0, 2 / 3, bins + 1)
-    index = torch.bucketize(kernel, edges[1:-1])
-    wrong = torch.fft.rfftn(chi - truth).abs().square().flatten()
-    right = torch.fft.rfftn(truth).abs().square().flatten()
-    zero = torch.zeros(bins)
-    ratio = zero.index_add(0, index, wrong) / zero.index_add(0, index, right).clamp_min(1e-20)
-    return ((edges[1:] + edges[:-1]) / 2).tolist(), ratio.sqrt().tolist()
-
-
 def draw_curve(metrics: Path, picture: Path) -> None:
-    """Training and validation loss, and validation NRMSE, over steps."""
+    """Draw training and validation loss, and validation NRMSE, over steps."""
     columns: dict[str, list[tuple[int, float]]] = {
         "train/loss": [],
         "val/loss": [],

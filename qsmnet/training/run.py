@@ -28,11 +28,12 @@ class Run:
     Parameters
     ----------
     folder
-        Receives ``metrics.csv``, pictures, ``last.ckpt`` and ``weights.safetensors`` with its card.
+        Receives ``metrics.csv``, pictures, ``last.ckpt``, and ``weights.safetensors`` with its
+        card.
     card
         What goes into the card: resolved network config, training range, seeds, command.
     trainer
-        Arguments of Lightning's Trainer: ``max_steps``, ``precision``, ``devices``, ``num_nodes``, ...
+        Arguments of Lightning's Trainer: ``max_steps``, ``precision``, ``devices``, ...
     epoch
         Steps between validations, pictures and checkpoints.
     """
@@ -48,7 +49,11 @@ class Run:
         return self.folder / "last.ckpt"
 
     def fit(self, module: InversionModule, data: PairsModule, resume: bool = False) -> Card:
-        """Train, then write the averaged weights; ``resume`` goes on exactly where the checkpoint stopped."""
+        """Train, then write the averaged weights.
+
+        ``resume`` goes on exactly where the checkpoint stopped; weights that an earlier, shorter
+        part of the run has written are replaced.
+        """
         metrics = MetricsLog(self.folder / "metrics.csv")
         if resume:
             metrics.rewind(_step_of(self.checkpoint))
@@ -77,7 +82,9 @@ class Run:
             "steps": trainer.global_step,
             "validation": scores,
         }
-        return save_weights(self.folder / "weights.safetensors", module.average.weights, card)
+        return save_weights(
+            self.folder / "weights.safetensors", module.average.weights, card, overwrite=resume
+        )
 
 
 def start_from(module: InversionModule, weights: str) -> None:

@@ -46,12 +46,14 @@ def load_weights(name_or_path: str | Path) -> tuple[nn.Module, Card]:
     Parameters
     ----------
     name_or_path
-        A released name (`released_names`), or a ``.safetensors`` file with its ``.json`` card beside it.
+        A released name (`released_names`), or a ``.safetensors`` file with its ``.json`` card
+        beside it.
 
     Raises
     ------
     WeightsError
-        If the file or its card is missing, damaged, names a network outside the package or does not fit it.
+        If the file or its card is missing or damaged, names a network outside of the package or
+        does not fit it.
     """
     path = _resolve(name_or_path)
     card = _read_card(path)
@@ -73,12 +75,20 @@ def load_weights(name_or_path: str | Path) -> tuple[nn.Module, Card]:
     return network.eval(), card
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor], card: Card) -> Card:
-    """Write ``path`` (.safetensors) and its card beside it; returns the card with hash and format."""
+def save_weights(
+    path: Path, state: Mapping[str, Tensor], card: Card, overwrite: bool = False
+) -> Card:
+    """Write ``path`` (.safetensors) and its card beside it; returns the card with hash and format.
+
+    Raises
+    ------
+    qsmnet.errors.OutputError
+        If one of the two exists and ``overwrite`` is not set.
+    """
     content = save({k: v.detach().contiguous().cpu().clone() for k, v in state.items()})
     full = {"format": FORMAT, **card, "sha256": hashlib.sha256(content).hexdigest()}
-    write_bytes(path, content)
-    write_json(path.with_suffix(".json"), full)
+    write_bytes(path, content, overwrite)
+    write_json(path.with_suffix(".json"), full, overwrite)
     return full
 
 
