@@ -22,10 +22,13 @@ def run_app(config_name: str, task: Callable[[DictConfig], None], argv: Sequence
     UsageError
         If an override is wrong, a value is missing or a target is not allowed.
     """
+    command = sys.argv
 
     def checked(config: DictConfig) -> None:
         check_targets(config)
-        task(config)
+        # Lightning starts the processes of further devices by the command line that it finds here
+        with patch.object(sys, "argv", command):
+            task(config)
 
     # Hydra reads sys.argv, and only with its full-error switch leaves exceptions to the caller
     with (

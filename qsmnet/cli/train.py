@@ -1,19 +1,20 @@
 """``qsmnet train experiment=NAME out=DIR``: a network from simulated or stored pairs."""
 
-import logging
 import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from qsmnet.cli.hydra_app import check_targets, run_app
 from qsmnet.errors import OutputError, UnreadableError, UsageError
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from qsmnet.training.module import InversionModule
 
 _HELP = """usage: qsmnet train experiment=NAME out=DIR [key=value ...]
        qsmnet train resume=DIR [trainer.max_steps=N]
@@ -52,27 +53,33 @@ def train(config: DictConfig) -> None:
     """
     import torch
 
+    from qsmnet.training.run import Run, is_main_process, seed_everything
+
     resume = config.resume is not None
-    folder = _folder(config)
+    folder = _folder(config, is_main_process())
     if resume:
         config = _resumed(config, folder)
     if config.threads is not None:
         torch.set_num_threads(int(config.threads))
-    if not resume:
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, folder / "config.yaml", resolve=False)
-    _fit(config, folder, resume)
-
-
-def _fit(config: DictConfig, folder: Path, resume: bool) -> None:
-    import lightning as L
-
-    from qsmnet.training.module import InversionModule
-    from qsmnet.training.run import Run, start_from
-
-    L.seed_everything(int(config.seed), workers=True, verbose=False)
+    seed_everything(int(config.seed))
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)  # noqa: S101
+    module = _module(config, resume)
+    data = instantiate(config.data, _convert_="all")
+    if not resume and is_main_process():
+        # only now: what cannot be built leaves no run behind
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, folder / "config.yaml", resolve=False)
+    run = Run(folder, _card(settings), settings["trainer"], int(config.epoch))
+    card = run.fit(module, data, resume)
+    if is_main_process():
+        print(f"{folder / 'weights.safetensors'}: {card['steps']} steps, {card['validation']}")
+
+
+def _module(config: DictConfig, resume: bool) -> "InversionModule":
+    from qsmnet.training.module import InversionModule
+    from qsmnet.training.run import start_from
+
     module = InversionModule(
         instantiate(config.network, _convert_="all"),
         instantiate(config.loss),
@@ -84,20 +91,21 @@ def _fit(config: DictConfig, folder: Path, resume: bool) -> None:
     )
     if config.init is not None and not resume:
         start_from(module, str(config.init))
-    data = instantiate(config.data, _convert_="all")
-    run = Run(folder, _card(settings), settings["trainer"], int(config.epoch))
-    card = run.fit(module, data, resume)
-    print(f"{folder / 'weights.safetensors'}: {card['steps']} steps, {card['validation']}")
+    return module
 
 
-def _folder(config: DictConfig) -> Path:
+def _folder(config: DictConfig, is_main: bool) -> Path:
+    """Folder of the run; the main process alone looks whether it is free, the others come after."""
     if (config.out is None) == (config.resume is None):
         raise UsageError("qsmnet train", "needs either out=DIR or resume=DIR", "name one folder")
     folder = Path(config.out if config.resume is None else config.resume)
-    if config.resume is None and (folder / "config.yaml").exists():
-        raise OutputError(folder, "holds a run already", f"resume={folder}, or name another folder")
-    if config.resume is not None and not (folder / "last.ckpt").exists():
-        raise UnreadableError(folder, "holds no last.ckpt to go on from", "start with out=DIR")
+    begun, resumable = (folder / "config.yaml").exists(), (folder / "last.ckpt").exists()
+    if config.resume is None and begun and is_main:
+        fix = f"resume={folder}, or name" if resumable else "remove it (no checkpoint yet), or name"
+        raise OutputError(folder, "holds a run already", f"{fix} another folder")
+    if config.resume is not None and not resumable:
+        fix = "remove the folder and start with out=DIR" if begun else "start with out=DIR"
+        raise UnreadableError(folder, "holds no last.ckpt to go on from", fix)
     return folder
 
 
@@ -108,34 +116,37 @@ def _resumed(config: DictConfig, folder: Path) -> DictConfig:
     check_targets(stored)
     # the folder may have been moved, or named from elsewhere; the bank lies in it
     OmegaConf.update(stored, "out", str(folder))
-    longer = config.trainer.max_steps
-    if _given("trainer.max_steps"):
-        OmegaConf.update(stored, "trainer.max_steps", longer)
+    if any(override.startswith("trainer.max_steps=") for override in _overrides()):
+        OmegaConf.update(stored, "trainer.max_steps", config.trainer.max_steps)
     return stored
 
 
-def _given(key: str) -> bool:
-    import sys
-
-    return any(argument.startswith(f"{key}=") for argument in sys.argv)
+def _overrides() -> list[str]:
+    """List what the user has written, without Hydra's + and ++."""
+    return [override.lstrip("+") for override in HydraConfig.get().overrides.task]
 
 
 def _card(settings: dict[Any, Any]) -> dict[str, Any]:
-    acquisition = settings["simulator"]["acquisition"]
-    fixed = acquisition.get("voxel_size")
-    return {
+    recipe = ("simulator", "data", "loss", "optimizer", "trainer", "seed")
+    card = {
         "network": settings["network"],
-        "trained_for": {
-            "voxel_size_mm": [min(fixed), max(fixed)] if fixed else [0.5, 3.0],
-            "tilt_degrees": acquisition.get("tilt", 180.0),
-            "noise_ppm": acquisition.get("noise", [1e-4, 1e-2]),
-            "chi_ppm": [-3.5, 2.0],
-        },
-        "recipe": {
-            k: settings[k] for k in ("simulator", "data", "loss", "optimizer", "trainer", "seed")
-        },
+        "recipe": {key: settings[key] for key in recipe},
         "commit": _commit(),
         "hardware": f"{platform.machine()}, {_processor()}",
+    }
+    # nothing is known of what a user's own pairs cover
+    if "training" in settings["data"]:
+        card["trained_for"] = _range(settings["simulator"]["acquisition"])
+    return card
+
+
+def _range(acquisition: dict[str, Any]) -> dict[str, Any]:
+    fixed = acquisition.get("voxel_size")
+    return {
+        "voxel_size_mm": [min(fixed), max(fixed)] if fixed else [0.5, 3.0],
+        "tilt_degrees": acquisition.get("tilt", 180.0),
+        "noise_ppm": acquisition.get("noise", [1e-4, 1e-2]),
+        "chi_ppm": [-3.5, 2.0],
     }
 
 

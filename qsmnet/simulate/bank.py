@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -65,9 +64,6 @@ class Bank:
             chi = torch.from_numpy(stored["chi"].astype(np.float32))
         return Phantom(chi, labels < _OUTSIDE, torch.where(labels < _OUTSIDE, labels, 0))
 
-    def __iter__(self) -> Iterator[Phantom]:
-        return (self.phantom(i) for i in range(self.n))
-
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:05d}.npz"
 
@@ -106,4 +102,7 @@ def _claim(path: Path, settings: dict[str, object]) -> None:
         if json.loads(path.read_text()) != settings:
             raise ValueError(f"{path.parent} holds a bank of other settings; name another folder")
         return
-    path.write_text(json.dumps(settings, indent=1))
+    # renamed, not written in place: another process of the run may be reading
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(settings, indent=1))
+    part.replace(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 _COLUMNS = ("step", "name", "value")
 
@@ -34,6 +35,7 @@ class MetricsLog(Logger):
         """No folder of its own."""
         return ""
 
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append one row a number; Lightning's own epoch counter is left out."""
         is_new = not self.path.exists()
@@ -47,6 +49,7 @@ class MetricsLog(Logger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: object, **__: object) -> None:
         """Do nothing: the run's config.yaml has them."""
 
+    @rank_zero_only
     def rewind(self, step: int) -> None:
         """Drop rows at or after ``step``: they were written after the checkpoint and come again."""
         if not self.path.exists():

@@ -59,7 +59,9 @@ class Loss:
         if self.l1:
             terms["l1"] = masked_mean(error.abs(), mask)
         if self.l2:
-            terms["l2"] = masked_mean(error.square(), mask, per_item=True).sqrt().mean()
+            mean_square = masked_mean(error.square(), mask, per_item=True)
+            # a root has no gradient at 0, which an item without a mask would reach
+            terms["l2"] = mean_square.clamp_min(1e-12).sqrt().mean()
         if self.gradient:
             terms["gradient"] = gradient_error(error, mask)
         if self.data_consistency:

@@ -1,6 +1,5 @@
 """One training run, from objects to weights."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 import qsmnet
 from qsmnet.errors import WeightsError
@@ -17,8 +17,6 @@ from qsmnet.training.log import MetricsLog
 from qsmnet.training.module import InversionModule
 from qsmnet.training.panel import Pictures
 from qsmnet.weights.store import Card, load_weights, save_weights
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,24 @@ class Run:
         metrics = MetricsLog(self.folder / "metrics.csv")
         if resume:
             metrics.rewind(_step_of(self.checkpoint))
-        trainer = L.Trainer(
+        trainer = self._trainer(metrics)
+        trainer.fit(
+            module, data, ckpt_path=str(self.checkpoint) if resume else None, weights_only=True
+        )
+        scores = trainer.callback_metrics.items()
+        card = {
+            **self.card,
+            "qsmnet": qsmnet.__version__,
+            "steps": trainer.global_step,
+            "validation": {k: round(float(v), 4) for k, v in scores if k.startswith("val/")},
+        }
+        if not trainer.is_global_zero:
+            return card
+        path = self.folder / "weights.safetensors"
+        return save_weights(path, module.average.weights, card, overwrite=resume)
+
+    def _trainer(self, metrics: MetricsLog) -> L.Trainer:
+        return L.Trainer(
             default_root_dir=self.folder,
             logger=metrics,
             callbacks=[_checkpoints(self.folder), Pictures(self.folder)],
@@ -68,23 +83,16 @@ class Run:
             enable_model_summary=False,
             **self.trainer,
         )
-        trainer.fit(
-            module, data, ckpt_path=str(self.checkpoint) if resume else None, weights_only=True
-        )
-        scores = {
-            k: round(float(v), 4)
-            for k, v in trainer.callback_metrics.items()
-            if k.startswith("val/")
-        }
-        card = {
-            **self.card,
-            "qsmnet": qsmnet.__version__,
-            "steps": trainer.global_step,
-            "validation": scores,
-        }
-        return save_weights(
-            self.folder / "weights.safetensors", module.average.weights, card, overwrite=resume
-        )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, numpy and Python: the initial weights, and dropout."""
+    L.seed_everything(seed, workers=True, verbose=False)
+
+
+def is_main_process() -> bool:
+    """Whether this process, of those of one run, is the one that writes."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 def start_from(module: InversionModule, weights: str) -> None:
