@@ -48,8 +48,8 @@ class LearnedInverter:
             v.reshape(-1, *shape[-3:]) for v in (local.field, support, local.mask, _noise(local))
         ]
         items = [
-            _invert(network, *each, local.geometry, self.device)
-            for each in zip(*volumes, strict=True)
+            _invert(network, field, known, mask, noise, local.geometry, self.device)
+            for field, known, mask, noise in zip(*volumes, strict=True)
         ]
         chi = torch.stack(items).reshape(shape).to(local.field) * local.mask
         return Susceptibility(chi, local.mask, flags=training_range_flags(card, local.geometry))

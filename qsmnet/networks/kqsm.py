@@ -132,19 +132,23 @@ class _Stage(nn.Module):
 
 def _transform(volume: Tensor) -> Tensor:
     """Centred unit-norm spectrum."""
-    return torch.fft.fftshift(torch.fft.fftn(volume, dim=_AXES, norm="ortho"), dim=_AXES)
+    spectrum = torch.fft.fftn(volume, dim=_AXES, norm="ortho")
+    shifted: Tensor = torch.fft.fftshift(spectrum, dim=_AXES)
+    return shifted
 
 
 def _image(spectrum: Tensor) -> Tensor:
     """Real image of a centred unit-norm spectrum."""
     shifted = torch.fft.ifftshift(spectrum, dim=_AXES)
-    return torch.fft.ifftn(shifted, dim=_AXES, norm="ortho").real
+    image: Tensor = torch.fft.ifftn(shifted, dim=_AXES, norm="ortho").real
+    return image
 
 
 def _kernels(volume: Tensor, geometry: Sequence[Geometry]) -> Tensor:
     shape: Shape = (volume.shape[-3], volume.shape[-2], volume.shape[-1])
     kernels = torch.stack([sampled_kernel(shape, each).to(volume) for each in geometry])
-    return torch.fft.fftshift(kernels, dim=_AXES)
+    centred: Tensor = torch.fft.fftshift(kernels, dim=_AXES)
+    return centred
 
 
 def _envelopes(

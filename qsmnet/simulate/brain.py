@@ -155,7 +155,7 @@ class _Canvas:
     def __init__(self, record: Record, grid: Grid) -> None:
         self.placement: Record = record["placement"]
         self.grid = grid
-        self.edge = grid.edge / self.placement["scale"]
+        self.edge: float = grid.edge / self.placement["scale"]
         self.softness: float = record["softness"]
         self.values: dict[str, float] = record["chi"]
         self.chi: Float[Tensor, "x y z"] = torch.zeros(grid.shape, device=grid.device)

@@ -50,7 +50,8 @@ def _show(
 
 
 def _histogram(axis: Axes, scene: Scene) -> None:
-    axis.hist(scene.chi[scene.mask].cpu().numpy(), bins=np.linspace(-0.5, 0.5, 101), log=True)
+    bins = np.linspace(-0.5, 0.5, 101).tolist()
+    axis.hist(scene.chi[scene.mask].cpu().numpy(), bins=bins, log=True)
     axis.set_xlabel("chi (ppm)", fontsize=8)
     axis.tick_params(labelsize=7)
 
