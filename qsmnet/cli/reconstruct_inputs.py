@@ -59,7 +59,10 @@ def input_files(args: argparse.Namespace) -> tuple[tuple[str, Path], ...]:
     """(role, file) of every file that the arguments name."""
     named = [("phase", args.phase), ("magnitude", args.magnitude)]
     named += [("total_field", [args.total_field]), ("local_field", [args.local_field])]
-    named += [("field_support", [args.field_support]), ("weights", [args.weights])]
+    named += [
+        ("field_support", [args.field_support]),
+        ("weights", [args.weights] if str(args.weights).endswith(".safetensors") else []),
+    ]
     named += [("mask", [args.mask] if _is_file(args.mask) else [])]
     named += [("noise", [args.noise] if _number(args.noise) is None else [])]
     return tuple((role, Path(f)) for role, files in named for f in files or () if f is not None)
