@@ -147,8 +147,7 @@ def dipole_spectrum(
         If ``kernel`` is unknown.
     """
     if kernel == "sampled":
-        full = sampled_kernel(shape, geometry)
-        return full[..., : shape[2] // 2 + 1].to(dtype)
+        return _sampled(shape, geometry, shape[2] // 2 + 1).to(dtype)
     if kernel == "prism":
         components = _prism_spectra(shape, geometry.voxel_size, dtype)
         return torch.einsum("c,cxyz->xyz", direction_weights(geometry.b0_dir).to(dtype), components)
@@ -161,31 +160,36 @@ def sampled_kernel(shape: Shape, geometry: Geometry) -> Float[Tensor, "kx ky kz"
     In float64. The average is ``(D(k) + D(-k)) / 2`` on the planes and, where two meet, over both
     diagonals, without which a turned or mirrored grid would have another kernel.
     """
-    frequencies = torch.meshgrid(
-        *(
-            torch.fft.fftfreq(n, d, dtype=torch.float64)
-            for n, d in zip(shape, geometry.voxel_size, strict=True)
-        ),
-        indexing="ij",
-    )
-    signed = [_without_nyquist(each, axis) for axis, each in enumerate(frequencies)]
-    square = sum((each**2 for each in frequencies), torch.zeros(shape, dtype=torch.float64))
+    return _sampled(shape, geometry, shape[2])
+
+
+def _sampled(shape: Shape, geometry: Geometry, planes: int) -> Tensor:
+    # of the last axis the first planes; in place, for TKD would spend more time here than in FFTs
+    along: Tensor | float = 0.0
+    square: Tensor | float = 0.0
+    nyquist = []
+    for axis, (n, d, b) in enumerate(zip(shape, geometry.voxel_size, geometry.b0_dir, strict=True)):
+        frequency = torch.fft.fftfreq(n, d, dtype=torch.float64)[: planes if axis == 2 else n]
+        view = [-1 if other == axis else 1 for other in range(3)]
+        square = square + (frequency**2).reshape(view)
+        along = along + b * _without_nyquist(frequency, n).reshape(view)
+        if n % 2 == 0:
+            nyquist.append((axis, n // 2, (b * float(frequency[n // 2])) ** 2))
+    kernel = torch.as_tensor(along).square_()
+    for axis, plane, even_part in nyquist:
+        kernel.select(axis, plane).add_(even_part)
+    square = torch.as_tensor(square)
     square[0, 0, 0] = 1.0
-    along = torch.zeros(shape, dtype=torch.float64)
-    for weight, (i, j) in zip(direction_weights(geometry.b0_dir), COMPONENTS, strict=True):
-        along += weight * (frequencies[i] ** 2 if i == j else signed[i] * signed[j])
-    kernel = 1.0 / 3.0 - along / square
+    kernel.div_(square).neg_().add_(1.0 / 3.0)
     kernel[0, 0, 0] = 0.0
     return kernel
 
 
-def _without_nyquist(values: Tensor, axis: int) -> Tensor:
+def _without_nyquist(values: Tensor, size: int) -> Tensor:
     # n / 2 and -n / 2 are one sample of an even grid: the mean of an odd function there is zero
-    size = values.shape[axis]
-    if size % 2:
-        return values
     result = values.clone()
-    result.select(axis, size // 2).zero_()
+    if size % 2 == 0:
+        result[size // 2] = 0.0
     return result
 
 
@@ -218,7 +222,7 @@ def prism_components(shape: Shape, voxel_size: Triple) -> Float[Tensor, "6 x y z
     octant = _prism_octant(tuple(n // 2 + 1 for n in shape), voxel_size)
     index = [(torch.fft.fftfreq(n) * n).round().long() for n in shape]
     gathered = octant[:, index[0].abs()][:, :, index[1].abs()][:, :, :, index[2].abs()]
-    signs = [_without_nyquist(i.sign().to(torch.float64), 0) for i in index]
+    signs = [_without_nyquist(i.sign().to(torch.float64), len(i)) for i in index]
     views = (signs[0][:, None, None], signs[1][None, :, None], signs[2][None, None, :])
     for c, (i, j) in enumerate(COMPONENTS):
         if i != j:

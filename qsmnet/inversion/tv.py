@@ -151,6 +151,9 @@ class _Solver:
         self.rho = strength * level / self.threshold
         self.kappa = data.weight / (data.weight + self.mu) if outside == "weight" else data.weight
         self.edges = [_edges_inside(data.support, axis) for axis in range(3)]
+        # fresh memory costs more than what is done with it
+        self.scratch = [torch.empty_like(data.field) for _ in range(3)]
+        self.correction = torch.empty_like(data.field)
         self._prepare_spectra()
         self.start_from(torch.zeros_like(data.field))
 
@@ -167,7 +170,7 @@ class _Solver:
     def start_from(self, chi: Tensor) -> None:
         """Set every variable as if ``chi``, on the padded grid, had just been found."""
         self.chi = chi
-        self.gradients = [self._gradient(axis) for axis in range(3)]
+        self.gradients = [self._difference(axis, torch.empty_like(chi)) for axis in range(3)]
         self.copy = chi.clone()
         self.field = self._inverse_fft(torch.fft.rfftn(chi, dim=_AXES).mul_(self.data.spectrum))
 
@@ -188,10 +191,11 @@ class _Solver:
 
     def _target(self) -> Tensor:
         # the free constant is eliminated: its best value given the splitting's array
-        correction = self.data.field - self.field
+        correction = torch.sub(self.data.field, self.field, out=self.correction)
         constant = torch.dot(self.kappa.ravel(), correction.ravel()) / self.kappa.sum()
-        self.correction = correction.sub_(constant).mul_(self.kappa)
-        return torch.add(self.field, correction, alpha=2.0 if self.outside == "weight" else 1.0)
+        correction.sub_(constant).mul_(self.kappa)
+        reflection = 2.0 if self.outside == "weight" else 1.0
+        return torch.add(self.field, correction, alpha=reflection, out=self.scratch[2])
 
     def _advance_field(self, model: Tensor) -> None:
         if self.outside == "fill":
@@ -201,26 +205,39 @@ class _Solver:
 
     def _advance_chi(self) -> None:
         for axis, variable in enumerate(self.gradients):
-            step = self._clipped(axis).sub_(variable).add_(self._gradient(axis))
-            variable.add_(step, alpha=_RELAXATION)
+            clipped = self._clip(axis)
+            step = self._difference(axis, self.scratch[1])
+            variable.lerp_(step.addcmul_(clipped, self.edges[axis]), _RELAXATION)
         if self.nu:
-            step = torch.mul(self.copy, self.data.support).sub_(self.chi)
+            step = torch.mul(self.copy, self.data.support, out=self.scratch[0]).sub_(self.chi)
             self.copy.sub_(step, alpha=_RELAXATION)
 
     def _pull(self) -> Tensor:
-        pull = torch.mul(self.copy, self.data.support).mul_(2).sub_(self.copy).mul_(self.nu)
+        pull = torch.mul(self.copy, self.data.support, out=self.scratch[2])
+        pull.mul_(2).sub_(self.copy).mul_(self.nu)
         for axis, variable in enumerate(self.gradients):
-            wanted = torch.add(variable, self._clipped(axis), alpha=-2.0)
-            divergence = wanted.roll(1, axis).sub_(wanted)
-            pull.add_(divergence, alpha=self.rho / self.data.voxel_size[axis])
+            clipped = self._clip(axis)
+            edges = self.edges[axis]
+            wanted = torch.addcmul(variable, clipped, edges, value=-2, out=self.scratch[1])
+            size, factor = wanted.shape[axis], self.rho / self.data.voxel_size[axis] ** 2
+            pull.sub_(wanted, alpha=factor)
+            before = wanted.narrow(axis, 0, size - 1)
+            pull.narrow(axis, 1, size - 1).add_(before, alpha=factor)
+            pull.select(axis, 0).add_(wanted.select(axis, -1), alpha=factor)
         return pull
 
-    def _clipped(self, axis: int) -> Tensor:
-        clipped = self.gradients[axis].clamp(-self.threshold, self.threshold)
-        return clipped.mul_(self.edges[axis])
+    def _clip(self, axis: int) -> Tensor:
+        # gradients are kept as differences of neighbours, which saves a pass over memory
+        bound = self.threshold * self.data.voxel_size[axis]
+        return torch.clamp(self.gradients[axis], -bound, bound, out=self.scratch[0])
 
-    def _gradient(self, axis: int) -> Tensor:
-        return self.chi.roll(-1, axis).sub_(self.chi).div_(self.data.voxel_size[axis])
+    def _difference(self, axis: int, out: Tensor) -> Tensor:
+        size = out.shape[axis]
+        after, before = (self.chi.narrow(axis, start, size - 1) for start in (1, 0))
+        torch.sub(after, before, out=out.narrow(axis, 0, size - 1))
+        ends = self.chi.select(axis, 0), self.chi.select(axis, -1)
+        torch.sub(*ends, out=out.select(axis, -1))
+        return out
 
     def _inverse_fft(self, spectrum: Tensor) -> Tensor:
         result: Tensor = torch.fft.irfftn(spectrum, s=self.data.shape, dim=_AXES)
