@@ -44,5 +44,7 @@ class BestPathUnwrap:
 
     def _volume(self, wrapped: np.ndarray, outside: np.ndarray) -> Tensor:
         inside = np.where(outside, 0.0, wrapped).astype(np.float64)
-        unwrapped = unwrap_phase(np.ma.array(inside, mask=outside), rng=self.seed)
+        unwrapped = unwrap_phase(  # type: ignore[no-untyped-call]
+            np.ma.array(inside, mask=outside), rng=self.seed
+        )
         return torch.from_numpy(np.ma.filled(unwrapped, 0.0).astype(np.float32))
