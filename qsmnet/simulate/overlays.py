@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from qsmnet.simulate.randomness import (
 from qsmnet.simulate.shapes import capsule, ellipsoid
 
 
+@runtime_checkable
 class Canvas(Protocol):
     """What overlays are painted on."""
 

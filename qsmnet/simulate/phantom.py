@@ -1,7 +1,7 @@
 """What a source of susceptibility is: it draws a record and renders it to a phantom."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -32,6 +32,7 @@ class Phantom:
     segmentation: UInt8[Tensor, "x y z"]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Draw -> record -> render."""
 

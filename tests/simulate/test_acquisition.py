@@ -1,0 +1,128 @@
+"""Voxel sizes, B0 directions, noise and field."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from qsmnet.dipole import Dipole
+from qsmnet.geometry import Geometry
+from qsmnet.simulate.acquisition import (
+    Acquisition,
+    add_noise,
+    local_fields,
+    noise_map,
+    voxel_size_list,
+)
+from qsmnet.simulate.grid import Grid
+
+GRID = Grid((40, 44, 36), (1.0, 1.1, 0.9))
+
+
+def drawn(acquisition, n=800):
+    return [acquisition.draw(np.random.default_rng(i)) for i in range(n)]
+
+
+def share(n, probability):
+    """Count of ``n`` within four standard deviations."""
+    return pytest.approx(n * probability, abs=4 * math.sqrt(n * probability * (1 - probability)))
+
+
+def test_voxel_sizes_come_from_a_seeded_list():
+    sizes = voxel_size_list(7, 64, 0.4)
+    assert sizes == voxel_size_list(7, 64, 0.4)
+    assert sizes != voxel_size_list(8, 64, 0.4)
+    assert len(sizes) == 64
+    assert sum(size == (1.0, 1.0, 1.0) for size in sizes) >= 26
+    acquisition = Acquisition()
+    used = {acquisition.draw_voxel_size(np.random.default_rng(i), 7) for i in range(300)}
+    assert used <= set(sizes)
+    assert len(used) > 20
+
+
+def test_voxel_sizes_are_those_of_scans():
+    for x, y, z in voxel_size_list(1, 300, 0.0):
+        assert 0.4 <= min(x, y) <= max(x, y) <= 1.9
+        assert 0.5 <= z <= 3
+        assert 0.85 < y / x < 1.2
+        # multiples of 0.05 mm, so that the list stays short and tidy
+        assert all(20 * v == pytest.approx(round(20 * v)) for v in (x, y, z))
+
+
+def test_one_voxel_size_for_all():
+    fixed = Acquisition(voxel_size=(0.7, 0.7, 1.4))
+    assert fixed.draw_voxel_size(np.random.default_rng(0), 1) == (0.7, 0.7, 1.4)
+
+
+def test_directions_are_axial_or_within_the_cone():
+    tilts = []
+    for record in drawn(Acquisition(tilt=20.0, axial=0.3)):
+        assert math.hypot(*record["b0_dir"]) == pytest.approx(1)
+        tilts.append(math.degrees(math.acos(min(1, record["b0_dir"][2]))))
+    assert max(tilts) <= 20 + 1e-6
+    assert sum(tilt < 1e-6 for tilt in tilts) == share(800, 0.3)
+    assert sum(tilt > 10 for tilt in tilts) == share(800, 0.35)
+
+
+def test_any_direction_points_everywhere():
+    directions = np.array([r["b0_dir"] for r in drawn(Acquisition(axial=0.0), 1500)])
+    assert np.linalg.norm(directions, axis=1) == pytest.approx(1)
+    # the inversion is even in B0, so that the second moments are what counts
+    moments = np.diag(directions.T @ directions) / len(directions)
+    assert (moments > 0.15).all()
+
+
+def test_fixed_direction():
+    record = Acquisition(b0_dir=(0.0, 0.5, 0.866)).draw(np.random.default_rng(0))
+    assert record["b0_dir"] == [0.0, 0.5, 0.866]
+
+
+def test_shares_of_noise_free_strongly_noisy_and_unmasked():
+    acquisition = Acquisition(noise_free=0.2, strongly_noisy=0.15, unmasked=0.1)
+    records = drawn(acquisition)
+    levels = np.array([r["noise"]["level"] for r in records])
+    assert (levels == 0).sum() == share(800, 0.2)
+    assert (levels > 1e-2).sum() == share(800, 0.15)
+    assert levels.max() <= 3e-2
+    assert levels[levels > 0].min() >= 1e-4
+    assert sum(r["unmasked"] for r in records) == share(800, 0.1)
+
+
+def test_constant_noise_map():
+    record = {"level": 0.003, "variation": 0.0, "seed": 1}
+    assert noise_map(record, GRID).unique().tolist() == pytest.approx([0.003])
+    assert not noise_map(record | {"level": 0.0, "variation": 0.3}, GRID).any()
+
+
+def test_varying_noise_map_is_smooth_about_its_level():
+    deviation = noise_map({"level": 0.003, "variation": 0.4, "seed": 1}, GRID)
+    assert (deviation > 0).all()
+    logarithm = (deviation / 0.003).log()
+    assert 0.1 < float(logarithm.std()) < 0.6
+    assert abs(float(logarithm.mean())) < 0.4
+    # neighbours agree to a few percent
+    assert float(logarithm.diff(dim=0).abs().max()) < 0.1
+
+
+def test_noise_has_the_deviation_of_the_map():
+    deviation = noise_map({"level": 0.003, "variation": 0.5, "seed": 4}, GRID)
+    noise = add_noise(torch.zeros(GRID.shape), deviation, seed=4)
+    for part in deviation.flatten().argsort().chunk(5):
+        expected = deviation.flatten()[part].square().mean().sqrt()
+        # 12 600 voxels: a relative standard error of 0.6 %
+        assert float(noise.flatten()[part].std()) == pytest.approx(float(expected), rel=0.03)
+    # white: neighbours are independent
+    left, right = noise[:-1].flatten(), noise[1:].flatten()
+    assert abs(float(torch.corrcoef(torch.stack([left, right]))[0, 1])) < 0.02
+
+
+def test_field_is_the_prism_convolution_of_what_is_inside():
+    generator = torch.Generator().manual_seed(0)
+    chi = torch.randn(2, 12, 14, 10, generator=generator)
+    mask = torch.rand(chi.shape, generator=generator) < 0.6
+    geometries = [Geometry((1, 1.2, 2), (0, 0, 1)), Geometry((0.8, 0.8, 0.8), (0.3, -0.2, 0.9))]
+    fields = local_fields(chi, mask, geometries)
+    for i, geometry in enumerate(geometries):
+        dipole = Dipole((12, 14, 10), geometry, "prism", padding=2.0)
+        assert torch.allclose(fields[i], dipole.forward(chi[i] * mask[i]), atol=1e-6)

@@ -1,0 +1,141 @@
+"""Whole scenes: records, splits, shapes, masks and noise."""
+
+import json
+
+import pytest
+import torch
+
+from qsmnet.simulate.acquisition import Acquisition
+from qsmnet.simulate.brain import Brain
+from qsmnet.simulate.primitives import Primitives
+from qsmnet.simulate.random_fields import RandomFields
+from qsmnet.simulate.scene import Scene
+from qsmnet.simulate.simulator import Simulator, geometry_of
+
+SOURCES = {
+    "brain": Brain(),
+    "primitives": Primitives(count=(3, 12)),
+    "fields": RandomFields(),
+}
+VOLUMES = (
+    "chi",
+    "mask",
+    "segmentation",
+    "local_field",
+    "local_field_exact",
+    "noise",
+    "field_support",
+)
+
+
+def simulator(*names, acquisition=None, **settings):
+    sources = {name: SOURCES[name] for name in names or SOURCES}
+    measure = acquisition or Acquisition()
+    return Simulator(sources, acquisition=measure, **{"shape": (18, 20, 16)} | settings)
+
+
+def identical(one: Scene, other: Scene) -> bool:
+    same = all(torch.equal(getattr(one, v), getattr(other, v)) for v in VOLUMES)
+    return same and one.geometry == other.geometry
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_record_is_json_and_makes_the_same_scene(name):
+    made = simulator(name)
+    record = made.draw(3, "test", 5)
+    again = json.loads(json.dumps(record))
+    assert again == record
+    assert identical(made.render(record), simulator(name).render(again))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_seed_split_and_index_make_other_scenes(name):
+    made = simulator(name)
+    scene = made.scene(1, 0, "train")
+    assert identical(scene, made.scene(1, 0, "train"))
+    for other in (made.scene(2, 0, "train"), made.scene(1, 0, "test"), made.scene(1, 1, "train")):
+        assert not torch.equal(scene.chi, other.chi)
+
+
+def test_scenes_do_not_depend_on_the_batch():
+    made = simulator()
+    records = [made.draw(4, "test", i) for i in range(4)]
+    for alone, together in zip(map(made.render, records), made.render_batch(records), strict=True):
+        for name in VOLUMES:
+            assert torch.allclose(
+                getattr(alone, name).float(), getattr(together, name).float(), atol=1e-6
+            )
+
+
+def test_scene_holds_together():
+    for index in range(6):
+        scene = simulator().scene(2, index)
+        assert not scene.chi[~scene.mask].any()
+        assert not scene.segmentation[~scene.mask].any()
+        assert not scene.local_field[~scene.field_support].any()
+        assert scene.geometry == geometry_of(scene.record)
+        assert scene.chi.isfinite().all()
+        assert scene.local_field_exact.isfinite().all()
+
+
+def test_noise_free_scene_is_exact_and_has_no_noise_map():
+    scene = simulator("fields", acquisition=Acquisition(noise_free=1.0)).scene(1, 0)
+    assert torch.equal(scene.local_field, scene.local_field_exact * scene.field_support)
+    assert scene.as_local_field().noise is None
+
+
+def test_added_noise_is_that_of_the_map():
+    acquisition = Acquisition(noise=(0.01, 0.01), noise_free=0.0, unmasked=1.0)
+    scene = simulator("fields", acquisition=acquisition, shape=(32, 32, 32)).scene(1, 3)
+    error = (scene.local_field - scene.local_field_exact) / scene.noise
+    assert float(error.std()) == pytest.approx(1, abs=0.02)
+    assert torch.equal(scene.as_local_field().noise, scene.noise)
+
+
+@pytest.mark.parametrize("unmasked", [0.0, 1.0])
+def test_unmasked_field_is_known_everywhere(unmasked):
+    scene = simulator("fields", acquisition=Acquisition(unmasked=unmasked)).scene(1, 0)
+    expected = torch.ones_like(scene.mask) if unmasked else scene.mask
+    assert torch.equal(scene.field_support, expected)
+    assert bool(scene.local_field[~scene.mask].any()) == bool(unmasked)
+    local = scene.as_local_field()
+    assert torch.equal(local.mask, scene.mask)
+    assert torch.equal(local.support > 0, scene.field_support)
+
+
+def test_weights_are_shares():
+    made = simulator("primitives", "fields", weights={"primitives": 0.0, "fields": 1.0})
+    assert {made.draw(1, "test", i)["source"] for i in range(20)} == {"fields"}
+    equal = simulator("primitives", "fields")
+    drawn = [equal.draw(1, "test", i)["source"] for i in range(60)]
+    assert 15 <= drawn.count("fields") <= 45
+
+
+def test_same_extent_keeps_proportions_and_size():
+    acquisition = Acquisition(voxel_size=(0.8, 0.8, 2.4))
+    made = simulator("fields", acquisition=acquisition, same_extent=True, shape=(32, 40, 32))
+    x, y, z = made.draw(1, "test", 0)["shape"]
+    assert (x, y, z) == (46, 58, 16)
+    assert x * y * z == pytest.approx(32 * 40 * 32, rel=0.1)
+    assert [x * 0.8 / (z * 2.4), x * 0.8 / (y * 0.8)] == pytest.approx([1, 0.8], rel=0.1)
+
+
+def test_a_record_may_be_rendered_on_another_grid():
+    made = simulator("primitives", acquisition=Acquisition(voxel_size=(2.0, 2.0, 2.0)))
+    record = made.draw(5, "test", 1)
+    fine = made.phantom(record | {"shape": [36, 40, 32], "voxel_size": [1.0, 1.0, 1.0]})
+    coarse = made.phantom(record)
+    averaged = torch.nn.functional.avg_pool3d(fine.chi[None], 2)[0]
+    both = torch.stack([averaged.flatten(), coarse.chi.flatten()])
+    assert float(torch.corrcoef(both)[0, 1]) > 0.9
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 4)])
+def test_shapes_that_are_no_volume_are_refused(shape):
+    with pytest.raises(ValueError, match="three sizes of at least 8"):
+        simulator("fields", shape=shape)
+
+
+def test_weights_of_other_sources_are_refused():
+    with pytest.raises(ValueError, match="weights"):
+        simulator("fields", weights={"brain": 1.0})
