@@ -198,6 +198,8 @@ def choose(
         }
         finite = {value: error for value, error in medians.items() if not math.isnan(error)}
         best[name] = min(finite, key=finite.__getitem__) if finite else None
+        if best[name] in (min(medians), max(medians)):
+            say(f"{condition}: {name} chose {best[name]:g}, an end of its list: extend it")
     return best
 
 

@@ -101,7 +101,7 @@ def _parameters(study: Study, condition: str) -> list[str]:
     return [rows[-1]["parameters"] if rows else "–" for rows in found]
 
 
-def _times(values: Sequence[float]) -> str:
+def _times(values: Sequence[float] | Sequence[int]) -> str:
     return " x ".join(f"{value:g}" for value in values)
 
 

@@ -30,7 +30,7 @@ def study(tmp_path):
     conditions = {
         "still": Condition("still", 0.0, **small),
         "noisy": Condition("noisy", 0.05, **small, inverting="sampled"),
-        "tilted": Condition("tilted", 0.0, **small, b0_dir=(0, 0.5, 1), tuned_on="still"),
+        "tilted": Condition("tilted", 0.0, **small, b0_dir=(0.0, 0.5, 1.0), tuned_on="still"),
     }
     methods = {"chosen": Method(tuned="threshold", values=(0.2, 0.6)), "fixed": Method()}
     return Study(conditions, methods, 1, range(2), range(1), tmp_path, build)
