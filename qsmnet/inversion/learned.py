@@ -75,7 +75,10 @@ def training_range_flags(card: Card, geometry: Geometry) -> tuple[str, ...]:
 def load_network(weights: str, device: str) -> tuple[nn.Module, Card]:
     """Load a verified network to a device, with its card; the last four stay in memory."""
     network, card = load_weights(weights)
-    return network.to(device), card
+    # channels last: 3-D convolutions of a whole volume take two thirds of the time
+    network = network.to(device)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return network, card
 
 
 @torch.no_grad()
