@@ -30,7 +30,8 @@ class Measured(Generic[T]):
     error
         One line that says why it failed, empty otherwise.
     seconds
-        Wall time, loading of weights and building of kernels included.
+        Wall time, loading of weights and building of kernels included; what an earlier call left in
+        a cache (weights, spectra of the prism kernel) is not paid again.
     peak_memory_mib
         Largest increase of the process's resident memory during the call, in MiB, seen every 5 ms;
         on a GPU the increase of what is allocated there. Memory freed by earlier calls is handed
