@@ -57,12 +57,12 @@ class Acquisition:
     """
 
     voxel_sizes: int = 64
-    voxel_size: Triple | None = None
+    voxel_size: Sequence[float] | None = None
     isotropic: float = 0.4
     tilt: float = 180.0
     axial: float = 0.4
-    b0_dir: Triple | None = None
-    noise: tuple[float, float] = (1e-4, 1e-2)
+    b0_dir: Sequence[float] | None = None
+    noise: Sequence[float] = (1e-4, 1e-2)
     noise_free: float = 0.15
     strongly_noisy: float = 0.1
     unmasked: float = 0.1

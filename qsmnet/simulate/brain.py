@@ -67,7 +67,7 @@ class Brain:
     """
 
     whole: float = 1.0
-    margin: tuple[float, float] = (1.08, 1.5)
+    margin: Sequence[float] = (1.08, 1.5)
     erosion: int = 3
     random_contrast: float = 0.2
     vessels: Vessels = field(default_factory=Vessels)
@@ -132,7 +132,7 @@ class Brain:
         # the cerebellum reaches below the cerebrum: the height is more than twice its half axis
         sizes = (2 * radii[0], 2 * radii[1], 2.05 * radii[2])
         fit = min(e / s for e, s in zip(grid.extent, sizes, strict=True))
-        scale = fit / float(rng.uniform(*self.margin))
+        scale = fit / uniform(rng, self.margin)
         return {"scale": scale, "centre": [0.0, 0.0, -1.5 * scale], "rotation": rotation}
 
     def _draw_nucleus(self, rng: np.random.Generator, label: int) -> Record:

@@ -1,5 +1,6 @@
 """Random solids: ellipsoids, cuboids, cylinders and shells, sized in mm."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,15 +29,18 @@ class Primitives:
         Share of phantoms whose mask is the whole grid.
     """
 
-    count: tuple[int, int] = (10, 120)
-    size: tuple[float, float] = (1.5, 30.0)
-    strength: tuple[float, float] = (0.02, 0.5)
+    count: Sequence[int] = (10, 120)
+    size: Sequence[float] = (1.5, 30.0)
+    strength: Sequence[float] = (0.02, 0.5)
     unmasked: float = 0.1
 
     def draw(self, rng: np.random.Generator, grid: Grid) -> Record:
         """Solids, their susceptibility and the mask."""
         scale = log_uniform(rng, *self.strength)
-        solids = [self._draw_solid(rng, grid, scale) for _ in range(int(rng.integers(*self.count)))]
+        solids = [
+            self._draw_solid(rng, grid, scale)
+            for _ in range(int(rng.integers(self.count[0], self.count[1])))
+        ]
         whole = bool(rng.random() < self.unmasked)
         return {"solids": solids, "mask": None if whole else draw_blob_mask(rng, grid)}
 

@@ -1,5 +1,6 @@
 """Random fields with a power-law spectrum: smooth gradients that solids lack."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +31,8 @@ class RandomFields:
         Largest number of levels of a piecewise constant field; half of the phantoms are.
     """
 
-    exponent: tuple[float, float] = (1.5, 3.5)
-    strength: tuple[float, float] = (0.02, 0.3)
+    exponent: Sequence[float] = (1.5, 3.5)
+    strength: Sequence[float] = (0.02, 0.3)
     levels: int = 8
 
     def draw(self, rng: np.random.Generator, grid: Grid) -> Record:

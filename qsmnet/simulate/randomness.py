@@ -1,6 +1,7 @@
 """Random numbers that depend on (seed, split, item) alone, not on worker count or batch size."""
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -31,9 +32,9 @@ def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+def uniform(rng: np.random.Generator, bounds: Sequence[float]) -> float:
     """Draw a plain float, so that records stay JSON."""
-    return float(rng.uniform(*bounds))
+    return float(rng.uniform(bounds[0], bounds[1]))
 
 
 def random_rotation(rng: np.random.Generator, largest_degrees: float = 180.0) -> list[list[float]]:
