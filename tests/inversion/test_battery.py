@@ -16,7 +16,7 @@ from qsmnet.weights.store import released_names
 CLASSICAL = ("tikhonov", "tkd", "tv")
 _RELEASED = tuple(released_names())
 # lambda of TV is in ppm mm and goes with the field
-_SCALED_WITH_FIELD: Mapping[str, Mapping[str, float]] = {"tv": {"regularisation": 5e-5}}
+_SCALED_WITH_FIELD: Mapping[str, Mapping[str, float]] = {"tv": {"regularisation": 2e-5}}
 
 
 def inverter(name: str, **overrides: float) -> Inverter:
