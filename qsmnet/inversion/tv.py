@@ -54,9 +54,9 @@ class TV:
     regularisation
         :math:`\lambda` of a noise-free field, in ppm mm; covers what the model cannot explain.
     noise_gain
-        Growth of :math:`\lambda` with the noise of the field, in mm. Best :math:`\lambda` measured on
-        heads of two kinds: 2e-5 to 5e-5, 6e-5 to 9e-5, 1.2e-4, 3.5e-4 and 8e-4 ppm mm at sd 0, 0.001,
-        0.002, 0.005 and 0.01 ppm.
+        Growth of :math:`\lambda` with the noise of the field, in mm. Best :math:`\lambda` measured
+        on heads of two kinds: 2e-5 to 5e-5, 6e-5 to 9e-5, 1.2e-4, 3.5e-4 and 8e-4 ppm mm at sd 0,
+        0.001, 0.002, 0.005 and 0.01 ppm.
     outside
         The field where it is unknown. ``weight``: weight zero, by the splitting y = D chi.
         ``fill``: the model's own field, b <- W b + (1 - W) D chi, with chi as the solver has it,

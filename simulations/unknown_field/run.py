@@ -2,11 +2,9 @@
 
 import argparse
 import csv
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 import yaml
 
 from qsmnet.evaluate.metrics import score
@@ -15,30 +13,25 @@ from qsmnet.inversion.tv import TV
 from qsmnet.volumes import Susceptibility
 
 HERE = Path(__file__).parent
+COLUMNS = ("noise", "variant", "lambda", "split", "brain", "nrmse", "xsim")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--smoke", action="store_true", help="one brain of 32^3, two lambdas")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     config = yaml.safe_load((HERE / "config.yaml").read_text())
     config |= config["smoke"] if args.smoke else {}
     done = []
-    with (args.out / "results.csv").open("w", newline="", buffering=1) as file:
-        writer = csv.writer(file)
-        writer.writerow(("noise", "variant", "lambda", "split", "brain", "nrmse", "xsim"))
-        for row in rows(config):
-            writer.writerow(row)
-            done.append(row)
-    table = ["| noise | variant | lambda | NRMSE % | XSIM |", "|---|---|---|---|---|"]
-    for key in dict.fromkeys(row[:3] for row in done if row[3] == "test"):
-        brains = [row[5:] for row in done if row[:4] == (*key, "test")]
-        medians = (f"{statistics.median(column):.4g}" for column in zip(*brains, strict=True))
-        table.append(f"| {' | '.join([*map(str, key), *medians])} |")
-    (args.out / "table.md").write_text("\n".join(table) + "\n")
+    for row in rows(config):
+        print(*row, sep="\t", flush=True)
+        done.append(row)
+    with (args.out / "results.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *done])
+    table = [COLUMNS, ["---"] * len(COLUMNS), *(row for row in done if row[3] == "test")]
+    lines = (f"| {' | '.join(map(str, row))} |\n" for row in table)
+    (args.out / "table.md").write_text("".join(lines))
 
 
 def rows(config: dict) -> Iterator[tuple]:
@@ -57,17 +50,8 @@ def run(at: Condition, config: dict, name: str, strength: float, split: str, bra
     method = TV(strength, noise_gain=0.0, kernel=at.inverting, **config["variants"][name])
     pair = method(scene.as_local_field()), Susceptibility(scene.chi, scene.mask)
     scores = score(*(s.referenced_to_mean().chi.numpy() for s in pair), scene.mask.numpy())
-    row = (
-        at.noise,
-        name,
-        strength,
-        split,
-        brain,
-        round(scores["nrmse"], 2),
-        round(scores["xsim"], 4),
-    )
-    print(*row, sep="\t", flush=True)
-    return row
+    figures = round(scores["nrmse"], 2), round(scores["xsim"], 4)
+    return at.noise, name, strength, split, brain, *figures
 
 
 if __name__ == "__main__":
