@@ -1,0 +1,1 @@
+"""The YAML files of qsmnet: one group a folder, one method a file."""

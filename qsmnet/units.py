@@ -1,7 +1,7 @@
 """Physical constants and unit conversions: the only place that has either.
 
-Susceptibility and field are in ppm (of the main field), phase in rad, time in s, length in mm, B0 in
-tesla. Sign: ``phase = phase0 + 2 pi GYROMAGNETIC_RATIO b0 echo_time field 1e-6``, so that a
+Susceptibility and field are in ppm (of the main field), phase in rad, time in s, length in mm, B0
+in tesla. Sign: ``phase = phase0 + 2 pi GYROMAGNETIC_RATIO b0 echo_time field 1e-6``, so that a
 paramagnetic source (chi > 0) raises field and phase along B0.
 """
 

@@ -89,15 +89,15 @@ class LocalField:
     geometry
         Voxel size and B0 direction.
     field_support
-        Where the field is data, bool, or how far it is, in [0, 1]. None means: on ``mask``. The field
-        elsewhere is *unknown*, not zero.
+        Where the field is data, bool, or how far it is, in [0, 1]. None means: on ``mask``. The
+        field elsewhere is *unknown*, not zero.
     noise
         Standard deviation of ``field`` in ppm, a map or one number; None when unknown.
     magnitude
         Echo-combined magnitude, arbitrary unit.
     radians_per_ppm
-        Phase that 1 ppm makes; without it a nonlinear data term would silently be linear, so methods
-        that need it refuse.
+        Phase that 1 ppm makes; without it a nonlinear data term would silently be linear, so
+        methods that need it refuse.
     """
 
     field: Float[Tensor, "*batch x y z"]
@@ -125,7 +125,7 @@ class LocalField:
         return known.to(self.field.dtype)
 
     def data_weight(self) -> Float[Tensor, "*batch x y z"]:
-        """Weight ``W = support * sd_min^2 / sd^2`` of the data term ``sum W (D chi + c - field)^2``.
+        """Weight ``W = support sd_min^2 / sd^2`` of the data term ``sum W (D chi + c - field)^2``.
 
         The smallest standard deviation is taken where the field is known; voxels of zero or missing
         standard deviation weigh 1.
@@ -173,7 +173,7 @@ class Susceptibility:
     flags: tuple[str, ...] = field(default=())
 
     def referenced_to_mean(self) -> "Susceptibility":
-        """Subtract the mean over the mask: k = 0 is not in the data, so that a reference is a choice."""
+        """Subtract the mean over the mask: k = 0 is not in the data, so a reference is a choice."""
         inside = self.mask.to(self.chi.dtype)
         axes = (-3, -2, -1)
         mean = (self.chi * inside).sum(axes, keepdim=True) / inside.sum(axes, keepdim=True)

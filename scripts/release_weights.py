@@ -1,7 +1,7 @@
 """Put a run's weights into the package: ``python scripts/release_weights.py NAME RUN_FOLDER``.
 
-Copies ``weights.safetensors`` and its card to ``qsmnet/weights/NAME.*``, drops what only the run needed, and writes
-the SHA-256 into ``manifest.json``. Loads the result back before it says so.
+Copies ``weights.safetensors`` and its card to ``qsmnet/weights/NAME.*``, drops what only the run
+needed, and writes the SHA-256 into ``manifest.json``. Loads the result back before it says so.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ def main(name: str, run: str) -> None:
     load_weights(source)
     content = source.read_bytes()
     if len(content) > _LARGEST_BYTES:
-        raise SystemExit(f"{source} has {len(content)} bytes; released weights stay below {_LARGEST_BYTES}")
+        raise SystemExit(f"{source} has {len(content)} bytes, over {_LARGEST_BYTES}")
     card = json.loads(source.with_suffix(".json").read_text())
     card["recipe"]["data"].pop("bank", None)
     card["command"] = f"qsmnet train experiment={name} out=runs/{name}"

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from unittest.mock import patch
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,13 +24,19 @@ def run_app(config_name: str, task: Callable[[DictConfig], None], argv: Sequence
     UsageError
         If an override is wrong, a value is missing or a target is not allowed.
     """
-    command = sys.argv
+    command, failures = sys.argv, list[BaseException]()
 
     def checked(config: DictConfig) -> None:
-        check_targets(config)
-        # Lightning starts the processes of further devices by the command line that it finds here
-        with patch.object(sys, "argv", command):
-            task(config)
+        try:
+            check_targets(config)
+            # Lightning starts the processes of further devices by the command line it finds here
+            with patch.object(sys, "argv", command):
+                task(config)
+        except BaseException as error:
+            # Hydra would print a line of its own; a sweep must see it, to stop
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            failures.append(error)
 
     # Hydra reads sys.argv, and only with its full-error switch leaves exceptions to the caller
     with (
@@ -39,10 +47,27 @@ def run_app(config_name: str, task: Callable[[DictConfig], None], argv: Sequence
             hydra.main(
                 version_base="1.3", config_path="pkg://qsmnet.configs", config_name=config_name
             )(checked)()
+            if failures:
+                raise failures[0]
         except (HydraException, OmegaConfBaseException) as error:
             reason = " ".join(str(error).split())
             fix = f"see `qsmnet {config_name} --cfg job` for every setting"
             raise UsageError(f"qsmnet {config_name}", reason, fix) from error
+
+
+def whole_number(config: DictConfig, key: str, least: int) -> int:
+    """Value of a top-level key that counts something.
+
+    Raises
+    ------
+    UsageError
+        If it is no whole number of at least ``least``.
+    """
+    value = OmegaConf.select(config, key)
+    if type(value) is not int or value < least:
+        fix = f"write {key}={max(least, 1)}"
+        raise UsageError(key, f"must be a whole number of at least {least}, got {value}", fix)
+    return value
 
 
 def check_targets(config: DictConfig) -> None:

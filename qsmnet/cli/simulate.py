@@ -6,8 +6,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from qsmnet.cli.hydra_app import run_app
-from qsmnet.errors import UsageError
+from qsmnet.cli.hydra_app import run_app, whole_number
 from qsmnet.io.files import prepare_output_folder
 
 _HELP = """usage: qsmnet simulate out=DIR [n=4] [simulator=brain] [seed=1] [key=value ...]
@@ -42,7 +41,7 @@ def simulate(config: DictConfig) -> None:
     Raises
     ------
     UsageError
-        If n is not positive or a simulator's parameter is wrong.
+        If n or seed is no count, or a simulator's parameter is wrong.
     OutputError
         If a file is there already.
     """
@@ -51,16 +50,15 @@ def simulate(config: DictConfig) -> None:
     from qsmnet.simulate.contact_sheet import contact_sheet
     from qsmnet.simulate.write import FILES, write_scene
 
-    if config.n < 1:
-        raise UsageError("n", f"must be at least 1, got {config.n}", "n=4")
+    seed, n = whole_number(config, "seed", 0), whole_number(config, "n", 1)
     folder, overwrite = Path(config.out), bool(config.overwrite)
-    names = [f"scene_{i:03d}" for i in range(config.n)]
+    names = [f"scene_{i:03d}" for i in range(n)]
     outputs = [f"{name}/{file}" for name in names for file in FILES]
     prepare_output_folder(folder, [*outputs, "contact_sheet.png"], overwrite)
     simulator = instantiate(config.simulator, _convert_="all")
     shown = []
     for i, name in enumerate(names):
-        scene = simulator.scene(int(config.seed), i, str(config.split))
+        scene = simulator.scene(seed, i, str(config.split))
         write_scene(folder / name, scene, overwrite)
         print(folder / name)
         shown += [scene] if i < 12 else []

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from qsmnet.cli.hydra_app import check_targets, run_app
+from qsmnet.cli.hydra_app import check_targets, run_app, whole_number
 from qsmnet.errors import OutputError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def train(config: DictConfig) -> None:
         config = _resumed(config, folder)
     if config.threads is not None:
         torch.set_num_threads(int(config.threads))
-    seed_everything(int(config.seed))
+    seed_everything(whole_number(config, "seed", 0))
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)  # noqa: S101
     module = _module(config, resume)
@@ -70,7 +70,7 @@ def train(config: DictConfig) -> None:
         # only now: what cannot be built leaves no run behind
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, folder / "config.yaml", resolve=False)
-    run = Run(folder, _card(settings), settings["trainer"], int(config.epoch))
+    run = Run(folder, _card(settings), settings["trainer"], whole_number(config, "epoch", 1))
     card = run.fit(module, data, resume)
     if is_main_process():
         print(f"{folder / 'weights.safetensors'}: {card['steps']} steps, {card['validation']}")
@@ -84,8 +84,8 @@ def _module(config: DictConfig, resume: bool) -> "InversionModule":
         instantiate(config.network, _convert_="all"),
         instantiate(config.loss),
         instantiate(config.optimizer),
-        steps=int(config.schedule_steps),
-        warmup=int(config.warmup),
+        steps=whole_number(config, "schedule_steps", 1),
+        warmup=whole_number(config, "warmup", 0),
         ema_decay=float(config.ema_decay),
         seed=int(config.seed),
     )

@@ -5,17 +5,17 @@ from typing import ClassVar, Literal, Protocol
 
 from qsmnet.volumes import LocalField, Susceptibility, TotalField
 
-#: What a method declares to take: one local field, one total field, or one local field an orientation.
+#: What a method declares to take: one local field, one total field, or one an orientation.
 Input = Literal["local_field", "total_field", "local_fields"]
 
 
 class Inverter(Protocol):
-    """A method that turns a local field into susceptibility; configure it by its fields, then call it."""
+    """Local field to susceptibility: configure a method by its fields, then call it."""
 
     takes: ClassVar[Input]
 
     def __call__(self, local: LocalField, /) -> Susceptibility:
-        """Susceptibility in ppm, zero outside the mask; its mean is the method's own (see `reference`)."""
+        """Susceptibility in ppm, zero outside the mask; its mean is the method's own."""
         ...
 
 

@@ -30,7 +30,15 @@ class Frame:
 
     @classmethod
     def around(cls, mask: Bool[Tensor, "x y z"], factor: float) -> "Frame":
-        """Frame of ``factor`` times the bounding box of ``mask``."""
+        """Frame of ``factor`` times the bounding box of ``mask``.
+
+        Raises
+        ------
+        ValueError
+            If the mask is empty.
+        """
+        if not bool(mask.any()):
+            raise ValueError("mask is empty")
         box = []
         for axis in range(3):
             others = [a for a in range(3) if a != axis]

@@ -100,7 +100,7 @@ class Acquisition:
 
     def _draw_noise(self, rng: np.random.Generator) -> Record:
         kind = rng.random()
-        level = log_uniform(rng, *self.noise)
+        level = log_uniform(rng, self.noise[0], self.noise[1])
         if kind < self.noise_free:
             level = 0.0
         elif kind < self.noise_free + self.strongly_noisy:

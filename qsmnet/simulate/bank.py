@@ -99,10 +99,16 @@ def _render_to(job: tuple[Simulator, Record, Path]) -> None:
 
 def _claim(path: Path, settings: dict[str, object]) -> None:
     if path.exists():
-        if json.loads(path.read_text()) != settings:
+        if _plain(json.loads(path.read_text())) != _plain(settings):
             raise ValueError(f"{path.parent} holds a bank of other settings; name another folder")
         return
     # renamed, not written in place: another process of the run may be reading
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(settings, indent=1))
     part.replace(path)
+
+
+def _plain(settings: dict[str, object]) -> dict[str, object]:
+    # a list of a YAML file and the tuple of a default are the same setting
+    simulator = str(settings["simulator"]).translate(str.maketrans("[]", "()"))
+    return {**settings, "simulator": simulator}

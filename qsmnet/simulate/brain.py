@@ -119,6 +119,9 @@ class Brain:
         self.vessels.render(record["vessels"], canvas)
         self.lesions.render(record["lesions"], canvas)
         mask = erode(depth > 0, record["erosion"])
+        if not bool(mask.any()):
+            # a brain of few voxels keeps its layers
+            mask = depth > 0
         return Phantom(canvas.chi * mask, mask, canvas.segmentation * mask)
 
     def _draw_placement(

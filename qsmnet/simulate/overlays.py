@@ -59,8 +59,8 @@ class Texture:
         Lattice spacings in mm; correlation lengths are about twice these.
     """
 
-    strength: tuple[float, float] = (0.002, 0.015)
-    spacing: tuple[float, float] = (2.5, 8.0)
+    strength: Sequence[float] = (0.002, 0.015)
+    spacing: Sequence[float] = (2.5, 8.0)
 
     def draw(self, rng: np.random.Generator) -> Record:
         """Draw a seed and a strength for each scale."""
@@ -91,9 +91,9 @@ class Vessels:
         Range in ppm: haematocrit times deoxygenation (about 0.15 to 0.45).
     """
 
-    count: tuple[int, int] = (0, 40)
-    radius: tuple[float, float] = (0.4, 1.6)
-    chi: tuple[float, float] = (0.15, 0.45)
+    count: Sequence[int] = (0, 40)
+    radius: Sequence[float] = (0.4, 1.6)
+    chi: Sequence[float] = (0.15, 0.45)
 
     def draw(self, rng: np.random.Generator, radii: Sequence[float]) -> Record:
         """Paths in mm."""
@@ -123,7 +123,7 @@ class Vessels:
             path.append(position.tolist())
         return {
             "path": path,
-            "radius": log_uniform(rng, *self.radius),
+            "radius": log_uniform(rng, self.radius[0], self.radius[1]),
             "chi": uniform(rng, self.chi),
         }
 
@@ -152,8 +152,8 @@ class Lesions:
     """
 
     probability: float = 0.35
-    calcification: tuple[float, float] = (-3.5, -0.2)
-    haemorrhage: tuple[float, float] = (0.3, 2.0)
+    calcification: Sequence[float] = (-3.5, -0.2)
+    haemorrhage: Sequence[float] = (0.3, 2.0)
 
     def draw(self, rng: np.random.Generator, radii: Sequence[float]) -> Record:
         """One to six lesions."""
@@ -201,6 +201,6 @@ class Lesions:
             return chi, chi
         if kind == "plaque":
             return uniform(rng, (-0.01, 0.04)), uniform(rng, (0.0, 0.1))
-        chi = log_uniform(rng, *self.haemorrhage)
+        chi = log_uniform(rng, self.haemorrhage[0], self.haemorrhage[1])
         # a haematoma's rim holds more iron than its core; a microbleed has no rim to speak of
         return (chi * uniform(rng, (0.4, 1.0)), chi) if kind == "haemorrhage" else (chi, chi)

@@ -20,7 +20,7 @@ class Primitives:
     Parameters
     ----------
     count
-        Fewest and most solids.
+        Fewest solids, and one more than most.
     size
         Smallest and largest half size in mm, log-uniform, capped at a third of the field of view.
     strength

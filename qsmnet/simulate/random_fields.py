@@ -40,7 +40,7 @@ class RandomFields:
         return {
             "seed": draw_seed(rng),
             "exponent": uniform(rng, self.exponent),
-            "strength": log_uniform(rng, *self.strength),
+            "strength": log_uniform(rng, self.strength[0], self.strength[1]),
             "levels": (
                 rng.normal(size=int(rng.integers(3, self.levels + 1))).tolist()
                 if rng.random() < 0.5

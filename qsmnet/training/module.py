@@ -1,5 +1,6 @@
 """The training step around any network of `qsmnet.networks`."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -60,10 +61,11 @@ class InversionModule(L.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """One step's loss; stops the run where it is not finite."""
         total, terms = self.loss(self.loss.predict(self.network, batch), batch)
-        if not bool(torch.isfinite(total)):
+        value = float(total.detach())
+        if not math.isfinite(value):
             raise NumericalError(
                 "training",
-                f"the loss is {float(total)} at step {self.global_step} (seed {self.seed}, "
+                f"the loss is {value} at step {self.global_step} (seed {self.seed}, "
                 f"items {list(batch.items)})",
                 "lower optimizer.lr, or draw these items again to see what is wrong with them",
             )

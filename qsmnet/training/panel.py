@@ -75,7 +75,7 @@ def draw_panel(maps: Sequence[Tensor], batches: Sequence[Batch]) -> Figure:
     """
     n = len(maps)
     figure, axes = plt.subplots(n, 5, figsize=(15, 3.2 * n), squeeze=False, layout="constrained")
-    for row, chi, batch in zip(axes, maps, batches, strict=True):
+    for row, chi, batch in zip(axes.tolist(), maps, batches, strict=True):
         _draw_row(row, chi, batch)
     return figure
 

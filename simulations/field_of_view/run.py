@@ -45,13 +45,16 @@ def on_grid(size: int, config: dict, weights: str) -> list[tuple]:
     local, rows = scene.as_local_field(), []
     for empty in config["empty"]:
         margin = round((empty - 1) * size / 2)
-        wide = [torch.nn.functional.pad(v.float(), (margin,) * 6) for v in
-                (local.field, local.mask, local.support, scene.noise, scene.chi)]
+        wide = [
+            torch.nn.functional.pad(v.float(), (margin,) * 6)
+            for v in (local.field, local.mask, local.support, scene.noise, scene.chi)
+        ]
         inside = wide[1] > 0.5
         given = replace(local, field=wide[0], mask=inside, field_support=wide[2], noise=wide[3])
         for factor in config["factors"]:
             load_network(weights, "cpu")[0].field_of_view = factor
-            maps = [method(given).chi for method in (LearnedInverter(weights), TKD(0.2, kernel="prism"))]
+            methods = LearnedInverter(weights), TKD(0.2, kernel="prism")
+            maps = [method(given).chi for method in methods]
             scores = [score(m.numpy(), wide[4].numpy(), inside.numpy())["nrmse"] for m in maps]
             rows.append((size, empty, factor, *(round(float(s), 2) for s in scores)))
     return rows
