@@ -22,19 +22,16 @@ COLUMNS = ("size", "empty", "factor", "kqsm_nrmse", "tkd_nrmse")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--weights", default="kqsm")
     parser.add_argument("--smoke", action="store_true", help="one grid of 32^3")
     args = parser.parse_args()
     config = yaml.safe_load((HERE / "config.yaml").read_text())
     sizes = [32] if args.smoke else config["sizes"]
-    rows = [row for size in sizes for row in on_grid(size, config, args.weights)]
+    rows = [row for size in sizes for row in on_grid(size, config)]
     with (args.out / "results.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([COLUMNS, *rows])
-    for row in [COLUMNS, *rows]:
-        print(*row, sep="\t", flush=True)
 
 
-def on_grid(size: int, config: dict, weights: str) -> list[tuple]:
+def on_grid(size: int, config: dict) -> list[tuple]:
     voxel = config["field_of_view_mm"] / size
     acquisition = Acquisition(voxel_size=(voxel,) * 3, b0_dir=(0, 0, 1), unmasked=0.0)
     simulator = Simulator({"brain": Brain()}, acquisition=acquisition, shape=(size,) * 3)
@@ -52,8 +49,8 @@ def on_grid(size: int, config: dict, weights: str) -> list[tuple]:
         inside = wide[1] > 0.5
         given = replace(local, field=wide[0], mask=inside, field_support=wide[2], noise=wide[3])
         for factor in config["factors"]:
-            load_network(weights, "cpu")[0].field_of_view = factor
-            methods = LearnedInverter(weights), TKD(0.2, kernel="prism")
+            load_network("kqsm", "cpu")[0].field_of_view = factor
+            methods = LearnedInverter("kqsm"), TKD(0.2, kernel="prism")
             maps = [method(given).chi for method in methods]
             scores = [score(m.numpy(), wide[4].numpy(), inside.numpy())["nrmse"] for m in maps]
             rows.append((size, empty, factor, *(round(float(s), 2) for s in scores)))
