@@ -1,0 +1,44 @@
+"""Training items a second: ``python scripts/benchmark_simulator.py --workers 2``.
+
+Items of 64^3 voxels of ``simulator=mixture`` from a bank on disk, measured anew (B0, noise, mirror
+images, scale): the same data set that training uses. The first items of each voxel size also build
+its dipole spectra; they are in ``with caches empty`` and not in ``steady``.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from qsmnet.cli.compose import compose
+from qsmnet.training.data import simulated_pairs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--phantoms", type=int, default=64)
+    parser.add_argument("--items", type=int, default=600)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    simulator = compose("simulator", "mixture")
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        pairs = simulated_pairs(
+            simulator, Path(folder), args.phantoms, 1, seed=1, workers=args.workers, build_workers=2
+        )
+        print(f"bank: {args.phantoms / (time.perf_counter() - begin):.1f} phantoms a second")
+        stamps = []
+        for _batch in pairs.train_dataloader():
+            stamps.append(time.perf_counter())
+            if len(stamps) > args.items:
+                break
+    half = len(stamps) // 2
+    print(f"with caches empty: {half / (stamps[half] - stamps[0]):.1f} items a second")
+    print(f"steady: {(len(stamps) - 1 - half) / (stamps[-1] - stamps[half]):.1f} items a second")
+
+
+if __name__ == "__main__":
+    main()
