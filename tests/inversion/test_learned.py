@@ -1,0 +1,169 @@
+"""A network from disk as an inverter."""
+
+import pytest
+import torch
+
+from qsmnet.dipole import Dipole
+from qsmnet.errors import WeightsError
+from qsmnet.geometry import Geometry
+from qsmnet.inversion.learned import LearnedInverter, training_range_flags
+from qsmnet.networks.kqsm import KQSM
+from qsmnet.networks.unet import UNet
+from qsmnet.volumes import LocalField
+from qsmnet.weights.store import save_weights
+
+SHAPE = (17, 14, 19)
+OBLIQUE = Geometry((0.9, 1.1, 1.6), (0.2, -0.3, 0.93))
+CONFIGS = {
+    "unet": {"_target_": "qsmnet.networks.unet.UNet", "channels": [4, 6]},
+    "kqsm": {"_target_": "qsmnet.networks.kqsm.KQSM", "width": 4, "stages": 2},
+}
+NETWORKS = {
+    "unet": lambda: UNet((4, 6)),
+    "kqsm": lambda: KQSM(width=4, stages=2),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Paths of tiny networks with random weights."""
+    folder, paths = tmp_path_factory.mktemp("weights"), {}
+    for name, build in NETWORKS.items():
+        torch.manual_seed(0)
+        state = {k: 0.1 * torch.randn_like(v) for k, v in build().state_dict().items()}
+        paths[name] = folder / f"{name}.safetensors"
+        trained_for = {"voxel_size_mm": [0.5, 2.0], "tilt_degrees": 10.0}
+        save_weights(paths[name], state, {"network": CONFIGS[name], "trained_for": trained_for})
+    return paths
+
+
+@pytest.fixture(params=NETWORKS)
+def inverter(request, saved):
+    return LearnedInverter(str(saved[request.param]))
+
+
+def scan(shape=SHAPE, batch=(), geometry=OBLIQUE, **changes):
+    generator = torch.Generator().manual_seed(0)
+    axes = [torch.linspace(-1.3, 1.3, n) for n in shape]
+    mask = sum(a**2 for a in torch.meshgrid(*axes, indexing="ij")) < 1
+    mask = mask.expand(*batch, *shape)
+    chi = 0.1 * torch.randn(*batch, *shape, generator=generator) * mask
+    field = Dipole(shape, geometry, padding=1.5).forward(chi) * mask
+    return LocalField(
+        **{"field": field, "mask": mask, "geometry": geometry, "noise": 0.002} | changes
+    )
+
+
+def test_map_is_finite_and_zero_outside(inverter):
+    local = scan()
+    result = inverter(local)
+    assert result.chi.shape == SHAPE
+    assert result.chi.dtype == torch.float32
+    assert result.chi.isfinite().all()
+    assert not result.chi[~local.mask].any()
+    assert result.chi[local.mask].std() > 0
+    assert result.mask is local.mask
+
+
+def test_batch_equals_its_items(inverter):
+    local = scan(batch=(2, 1))
+    chi = inverter(local).chi
+    assert chi.shape == (2, 1, *SHAPE)
+    for i in range(2):
+        single = LocalField(local.field[i, 0], local.mask[i, 0], OBLIQUE, noise=0.002)
+        assert torch.equal(inverter(single).chi, chi[i, 0])
+
+
+def test_same_result_again(inverter):
+    assert torch.equal(inverter(scan()).chi, inverter(scan()).chi)
+
+
+def test_noise_map_equals_its_number(inverter):
+    local = scan()
+    as_map = scan(noise=torch.full(SHAPE, 0.002))
+    assert torch.allclose(inverter(as_map).chi, inverter(local).chi, atol=1e-7)
+    assert not torch.allclose(inverter(scan(noise=0.05)).chi, inverter(local).chi, atol=1e-7)
+
+
+def test_unknown_noise_is_none(inverter):
+    assert torch.equal(inverter(scan(noise=None)).chi, inverter(scan(noise=0.0)).chi)
+
+
+def test_field_is_used_where_it_is_known_alone(inverter):
+    local = scan()
+    elsewhere = scan(field=local.field + 0.3 * ~local.mask)
+    assert torch.allclose(inverter(elsewhere).chi, inverter(local).chi, atol=1e-6)
+    known = inverter(scan(field=elsewhere.field, field_support=torch.ones(SHAPE)))
+    assert not torch.allclose(known.chi, inverter(local).chi, atol=1e-4)
+
+
+def test_double_precision_comes_back_as_double(inverter):
+    local = scan()
+    double = LocalField(local.field.double(), local.mask, OBLIQUE, noise=0.002)
+    result = inverter(double)
+    assert result.chi.dtype == torch.float64
+    assert torch.allclose(result.chi.float(), inverter(local).chi, atol=1e-6)
+
+
+def test_k_space_network_does_not_see_the_empty_grid_around(saved):
+    inverter, local = LearnedInverter(str(saved["kqsm"])), scan()
+    pads = (5, 0, 2, 9, 0, 4)
+    field, mask = (torch.nn.functional.pad(v, pads) for v in (local.field, local.mask))
+    larger = inverter(LocalField(field, mask, OBLIQUE, noise=0.002)).chi
+    x, y, z = SHAPE
+    assert torch.allclose(larger[0:x, 2 : 2 + y, 5 : 5 + z], inverter(local).chi, atol=1e-6)
+    assert not larger[~mask].any()
+
+
+def test_field_of_view_is_that_of_the_weights(saved, tmp_path):
+    """The network is applied on a grid of ``field_of_view`` times the object's box."""
+    seen = []
+    inverter, local = LearnedInverter(str(saved["kqsm"])), scan()
+    from qsmnet.inversion.learned import load_network
+
+    network, _ = load_network(str(saved["kqsm"]), "cpu")
+    handle = network.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape))
+    inverter(local)
+    handle.remove()
+    inside = local.mask.nonzero()
+    extent = (inside.amax(0) - inside.amin(0) + 1).tolist()
+    for size, n in zip(seen[0][-3:], extent, strict=True):
+        assert size % 2 == 0
+        assert 1.25 * n - 1 <= size <= 1.25 * n * 1.25 + 2
+
+
+def test_scan_within_the_training_range_has_no_flag(saved):
+    axial = Geometry((1, 1, 1.5), (0, 0.1, 1))
+    assert LearnedInverter(str(saved["unet"]))(scan(geometry=axial)).flags == ()
+
+
+def test_scan_outside_of_the_training_range_is_flagged(saved):
+    (flag,) = LearnedInverter(str(saved["unet"]))(scan()).flags
+    assert flag == "B0 lies 21 degrees from the third axis; trained up to 10"
+    thick = Geometry((1, 1, 3), (0, 0, 1))
+    (flag,) = LearnedInverter(str(saved["unet"]))(scan(geometry=thick)).flags
+    assert "voxel size (1.0, 1.0, 3.0) mm is outside the 0.5 to 2.0 mm" in flag
+
+
+@pytest.mark.parametrize(
+    ("voxel_size", "b0_dir", "flags"),
+    [
+        ((1, 1, 1), (0, 0, 1), 0),
+        ((1, 1, 1), (0, 0, -1), 0),
+        ((0.4, 1, 1), (0, 0, 1), 1),
+        ((1, 1, 2.5), (1, 0, 0), 2),
+    ],
+)
+def test_flags_name_what_is_outside(voxel_size, b0_dir, flags):
+    card = {"trained_for": {"voxel_size_mm": [0.5, 2.0], "tilt_degrees": 10.0}}
+    assert len(training_range_flags(card, Geometry(voxel_size, b0_dir))) == flags
+
+
+def test_weights_without_a_range_raise_no_flag():
+    assert training_range_flags({}, Geometry((5, 5, 5), (1, 0, 0))) == ()
+
+
+def test_missing_weights_are_an_error_at_the_call(tmp_path):
+    inverter = LearnedInverter(str(tmp_path / "none.safetensors"))
+    with pytest.raises(WeightsError, match="file not found"):
+        inverter(scan())
