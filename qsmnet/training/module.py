@@ -74,6 +74,10 @@ class InversionModule(L.LightningModule):
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, batch_size=size)
         return total
 
+    def on_train_batch_start(self, *_: object) -> None:
+        """Let logs name the same steps in a resumed run: Lightning's own count goes one too far."""
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
+
     def on_train_batch_end(self, *_: object) -> None:
         """Average the weights after the optimizer's step."""
         self.average.update(self.network)
@@ -100,7 +104,11 @@ class InversionModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Make the optimizer and the learning rate by step."""
         optimizer = self.make_optimizer(self.network.parameters())
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.learning_rate_factor)
+        # of a plain function a checkpoint keeps nothing; of a method it would keep its attributes
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: self.learning_rate_factor(step),  # noqa: PLW0108
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def learning_rate_factor(self, step: int) -> float:

@@ -87,7 +87,8 @@ def _draw_row(row: Sequence[Axes], chi: Tensor, batch: Batch) -> None:
     images = (batch.field[0, 0], truth, guess, guess - truth)
     titles = ("field", "truth", f"prediction, {error:.1f} %", "difference")
     for axis, image, title in zip(row, images, titles, strict=False):
-        axis.imshow(image[:, :, middle].T, cmap="gray", vmin=-_WINDOW, vmax=_WINDOW, origin="lower")
+        plane = image[:, :, middle].T.numpy()
+        axis.imshow(plane, cmap="gray", vmin=-_WINDOW, vmax=_WINDOW, origin="lower")
         axis.set_title(title)
         axis.set_axis_off()
     mask = batch.mask[0, 0] > 0

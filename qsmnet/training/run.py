@@ -1,5 +1,6 @@
 """One training run, from objects to weights."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,10 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import qsmnet
-from qsmnet.errors import WeightsError
+from qsmnet.errors import UsageError, WeightsError
 from qsmnet.training.data import PairsModule
 from qsmnet.training.log import MetricsLog
 from qsmnet.training.module import InversionModule
@@ -51,6 +53,13 @@ class Run:
 
         ``resume`` goes on exactly where the checkpoint stopped; weights that an earlier, shorter
         part of the run has written are replaced.
+
+        Raises
+        ------
+        UsageError
+            If the trainer's arguments are wrong.
+        NumericalError
+            If the loss is not finite.
         """
         metrics = MetricsLog(self.folder / "metrics.csv")
         if resume:
@@ -72,17 +81,25 @@ class Run:
         return save_weights(path, module.average.weights, card, overwrite=resume)
 
     def _trainer(self, metrics: MetricsLog) -> L.Trainer:
-        return L.Trainer(
-            default_root_dir=self.folder,
-            logger=metrics,
-            callbacks=[_checkpoints(self.folder), Pictures(self.folder)],
-            limit_train_batches=self.epoch,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=min(10, self.epoch),
-            enable_model_summary=False,
-            **self.trainer,
-        )
+        # what it says of hardware and of other products is no news of the run
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+        try:
+            return L.Trainer(
+                default_root_dir=self.folder,
+                logger=metrics,
+                callbacks=[_checkpoints(self.folder), Pictures(self.folder)],
+                limit_train_batches=self.epoch,
+                use_distributed_sampler=False,
+                num_sanity_val_steps=0,
+                log_every_n_steps=min(10, self.epoch),
+                enable_model_summary=False,
+                **self.trainer,
+            )
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                "trainer", reason, "see Lightning's Trainer for its arguments"
+            ) from error
 
 
 def seed_everything(seed: int) -> None:

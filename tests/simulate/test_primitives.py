@@ -59,7 +59,8 @@ def test_voxel_on_the_surface_holds_its_share():
 
 
 def test_soft_edges_are_wider_and_keep_the_volume():
-    hard, soft = (render(ISOTROPIC, solid(softness=s)).chi for s in (1.0, 2.0))
+    large = [12.0, 12.0, 12.0]
+    hard, soft = (render(ISOTROPIC, solid(softness=s, radii=large)).chi for s in (1.0, 2.0))
     assert float(soft.sum()) == pytest.approx(float(hard.sum()), rel=0.02)
     partly = [((chi > 0.001) & (chi < 0.299)).sum() for chi in (hard, soft)]
     assert partly[1] > 1.5 * partly[0]

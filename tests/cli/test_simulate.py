@@ -1,0 +1,126 @@
+"""``qsmnet simulate``: files, seeds, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from qsmnet.cli import main
+from qsmnet.io.nifti import read_volume
+from qsmnet.simulate.write import FILES
+
+SMALL = "simulator.shape=[16,18,14]"
+
+
+def simulate(folder, *settings):
+    return main(["simulate", f"out={folder}", SMALL, *settings])
+
+
+def content(folder):
+    files = [path for path in folder.rglob("*") if path.suffix in (".gz", ".json")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated") / "heads"
+    assert simulate(folder, "n=2", "seed=3") == 0
+    return folder
+
+
+def test_every_file_is_there_and_readable(scenes):
+    names = {str(path.relative_to(scenes)) for path in scenes.rglob("*") if path.is_file()}
+    expected = {f"scene_{i:03d}/{file}" for i in range(2) for file in FILES}
+    assert names == expected | {"contact_sheet.png"}
+    for path in scenes.rglob("*.nii.gz"):
+        volume = read_volume(path)
+        assert volume.data.shape == (16, 18, 14)
+        assert np.isfinite(volume.data).all()
+    assert (scenes / "contact_sheet.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_record_is_that_of_the_request(scenes):
+    records = [
+        json.loads((scenes / f"scene_{i:03d}/scene.json").read_text())["record"] for i in range(2)
+    ]
+    assert [(r["seed"], r["split"], r["index"]) for r in records] == [
+        (3, "test", 0),
+        (3, "test", 1),
+    ]
+
+
+def test_same_seed_same_bytes(scenes, tmp_path):
+    assert simulate(tmp_path / "a", "n=1", "seed=3") == 0
+    again = content(tmp_path / "a")
+    expected = content(scenes)
+    assert len(again) == len(FILES)
+    assert all(expected[name] == data for name, data in again.items())
+
+
+@pytest.mark.parametrize("change", ["seed=4", "split=other"])
+def test_another_seed_or_split_is_another_scene(scenes, tmp_path, change):
+    assert simulate(tmp_path / "a", "n=1", "seed=3", change) == 0
+    name = "scene_000/chi.nii.gz"
+    assert content(tmp_path / "a")[name] != content(scenes)[name]
+
+
+def test_simulator_and_its_parameters_are_chosen(tmp_path):
+    voxel = "simulator.acquisition.voxel_size=[0.7,0.7,1.4]"
+    b0 = "simulator.acquisition.b0_dir=[0,0.5,0.866]"
+    assert simulate(tmp_path / "a", "n=1", "simulator=fields", voxel, b0) == 0
+    geometry = read_volume(tmp_path / "a/scene_000/chi.nii.gz").geometry
+    assert geometry.voxel_size == pytest.approx((0.7, 0.7, 1.4), rel=1e-5)
+    assert geometry.b0_dir == pytest.approx((0, 0.5, 0.866), abs=1e-3)
+
+
+def test_nothing_is_overwritten_unasked(scenes, capsys):
+    before = content(scenes)
+    assert simulate(scenes, "n=2", "seed=4") == 8
+    assert content(scenes) == before
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_one_leftover_file_stops_the_whole(tmp_path):
+    (tmp_path / "scene_001").mkdir()
+    (tmp_path / "scene_001/mask.nii.gz").write_text("mine")
+    assert simulate(tmp_path, "n=2") == 8
+    assert [p.name for p in tmp_path.iterdir()] == ["scene_001"]
+
+
+def test_overwrite(tmp_path):
+    assert simulate(tmp_path, "n=1") == 0
+    before = content(tmp_path)
+    assert simulate(tmp_path, "n=1", "seed=9", "overwrite=true") == 0
+    assert content(tmp_path).keys() == before.keys()
+    assert content(tmp_path) != before
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "n=0",
+        "n=x",
+        "simulator=head",
+        "simulator.shapes=[8,8,8]",
+        "simulator.shape=[8,8]",
+        "+nonsense",
+        "simulator.sources.brain._target_=os.system",
+        "simulator.sources.brain._target_=qsmnet.io.files.os.system",
+    ],
+)
+def test_wrong_settings_are_one_line_and_write_nothing(tmp_path, capsys, setting):
+    assert simulate(tmp_path / "a", setting) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("qsmnet: error: ")
+    assert "\n" not in error
+    assert not (tmp_path / "a").exists()
+
+
+def test_output_folder_is_needed(capsys):
+    assert main(["simulate", "n=1"]) == 2
+    assert "out" in capsys.readouterr().err
+
+
+def test_help(capsys):
+    assert main(["simulate", "--help"]) == 0
+    assert "example: qsmnet simulate" in capsys.readouterr().out

@@ -1,0 +1,225 @@
+"""Training items: decided by their number alone; cut, framed, told, or read from disk."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from qsmnet.errors import InconsistentError
+from qsmnet.io.nifti import write_volume
+from qsmnet.networks.frame import Frame
+from qsmnet.simulate.acquisition import Acquisition, local_fields
+from qsmnet.simulate.bank import Bank
+from qsmnet.simulate.brain import Brain
+from qsmnet.simulate.simulator import Simulator
+from qsmnet.simulate.write import write_scene
+from qsmnet.training.batch import collate
+from qsmnet.training.data import SimulatedPairs, StoredPairs, stored_pairs
+
+VOLUMES = ("field", "support", "noise", "chi", "mask")
+
+
+def same(one, other):
+    return all(torch.equal(getattr(one, v), getattr(other, v)) for v in VOLUMES)
+
+
+def first_batches(data, n):
+    loader = iter(data.train_dataloader())
+    return [next(loader) for _ in range(n)]
+
+
+def test_item_depends_on_its_number_alone(pairs):
+    one, other = pairs().training, pairs().training
+    for index in (3, 0, 7):
+        assert same(one[index], other[index])
+    assert not torch.equal(one[0].field, one[1].field)
+
+
+def test_seeds_and_splits_differ(pairs, simulator, tmp_path):
+    training, validation = pairs().training, pairs().validation
+    assert not torch.equal(training[0].field, validation[0].field)
+    other = SimulatedPairs(Bank(tmp_path / "other", simulator, 3, 2, "train"), 10)
+    assert not torch.equal(training[0].field, other[0].field)
+
+
+def test_items_do_not_depend_on_the_batch_size(pairs):
+    singles = first_batches(pairs(), 4)
+    doubles = first_batches(pairs(batch_size=2), 2)
+    assert [b.items for b in singles] == [(0,), (1,), (2,), (3,)]
+    assert [b.items for b in doubles] == [(0, 1), (2, 3)]
+    for i, batch in enumerate(doubles):
+        for name in VOLUMES:
+            parts = [getattr(b, name) for b in singles[2 * i : 2 * i + 2]]
+            assert torch.equal(getattr(batch, name), torch.cat(parts))
+    assert [b.items for b in pairs().val_dataloader()] == [(0,), (1,)]
+
+
+@pytest.mark.slow
+def test_items_do_not_depend_on_the_workers(pairs):
+    alone, together = first_batches(pairs(), 5), first_batches(pairs(workers=2), 5)
+    assert all(same(*both) for both in zip(alone, together, strict=True))
+
+
+def test_loaders_leave_the_random_state_alone(pairs):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    data = pairs()
+    first_batches(data, 2)
+    list(data.val_dataloader())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_resumed_process_begins_where_it_stopped(pairs):
+    data = pairs(batch_size=2)
+    # 5 steps of two items in each of two processes are over; this is the second process
+    data.trainer = SimpleNamespace(global_step=5, world_size=2, global_rank=1)
+    assert [b.items for b in first_batches(data, 2)] == [(21, 23), (25, 27)]
+
+
+def test_item_is_a_pair(simulator, tmp_path):
+    quiet = Simulator(
+        simulator.sources,
+        acquisition=Acquisition(voxel_size=(1.0, 1.2, 1.5), noise_free=1.0, unmasked=0.0),
+        shape=simulator.shape,
+    )
+    data = SimulatedPairs(Bank(tmp_path, quiet, 2, 1, "train"), 10)
+    for index in range(4):
+        item = data[index]
+        exact = local_fields(item.chi[None], item.mask[None], [item.geometry])[0]
+        assert torch.allclose(item.field, exact * item.mask, atol=1e-6)
+        assert not item.noise.any()
+        assert torch.equal(item.support, item.mask)
+        assert item.index == index
+
+
+def test_susceptibility_is_scaled_and_mirrored(pairs):
+    data = pairs(phantoms=1, scale=(0.5, 2.0)).training
+    stored = data.bank.phantom(0).chi
+    factors, mirrored = [], 0
+    for index in range(12):
+        chi = data[index].chi
+        factors.append(float(chi.abs().max() / stored.abs().max()))
+        mirrored += not torch.allclose(chi, stored * factors[-1], atol=1e-4)
+        assert float(chi.abs().sum()) == pytest.approx(
+            factors[-1] * float(stored.abs().sum()), rel=1e-3
+        )
+    assert 0.5 <= min(factors) < 0.9
+    assert 1.2 < max(factors) <= 2.0
+    assert 6 <= mirrored <= 12
+
+
+def test_noise_is_sometimes_told_wrong(simulator, tmp_path):
+    noisy = Simulator(
+        simulator.sources,
+        acquisition=Acquisition(noise=(0.004, 0.004), noise_free=0.0, strongly_noisy=0.0),
+        shape=simulator.shape,
+    )
+    bank = Bank(tmp_path, noisy, 2, 1, "train")
+    right = SimulatedPairs(bank, 100, misstated=0.0)
+    wrong = SimulatedPairs(bank, 100, misstated=1.0)
+    for index in range(6):
+        one, other = right[index], wrong[index]
+        assert torch.equal(one.field, other.field)
+        factor = float((other.noise / one.noise).mean())
+        assert 0.5 <= factor <= 2
+        assert factor != pytest.approx(1, abs=1e-3)
+
+
+def test_crop_is_cut_after_the_field(simulator, tmp_path):
+    bank = Bank(tmp_path, simulator, 2, 1, "train")
+    whole, part = SimulatedPairs(bank, 10), SimulatedPairs(bank, 10, crop=(6, 8, 5))
+    for index in range(4):
+        item, crop = whole[index], part[index]
+        assert crop.field.shape == (6, 8, 5)
+        # found again somewhere in the whole item
+        windows = item.field.unfold(0, 6, 1).unfold(1, 8, 1).unfold(2, 5, 1)
+        equal = torch.isclose(windows, crop.field).all(-1).all(-1).all(-1)
+        assert equal.any()
+
+
+def test_frame_is_the_box_in_proportion(tmp_path):
+    brains = Simulator({"brain": Brain()}, shape=(16, 20, 16))
+    data = SimulatedPairs(Bank(tmp_path, brains, 2, 1, "train"), 10, field_of_view=(1.1, 1.4))
+    for index in range(4):
+        item = data[index]
+        assert all(n % 2 == 0 for n in item.field.shape)
+        box = Frame.around(item.mask | (item.support > 0), 1.0).box
+        for size, part in zip(item.field.shape, box, strict=True):
+            extent = part.stop - part.start
+            # rounded up to even, fast sizes
+            assert 1.1 * extent - 1 <= size <= 1.4 * 1.25 * extent + 2
+
+
+def test_frames_of_several_shapes_make_no_batch(pairs):
+    with pytest.raises(ValueError, match=r"data\.batch_size=1"):
+        pairs(field_of_view=(1.1, 1.4), batch_size=2)
+
+
+def test_batch_stacks_with_a_channel_axis(pairs):
+    items = [pairs().training[i] for i in range(2)]
+    batch = collate(items)
+    for name in VOLUMES:
+        volume = getattr(batch, name)
+        assert volume.shape == (2, 1, *items[0].field.shape)
+        assert volume.dtype == torch.float32
+    assert batch.geometry == (items[0].geometry, items[1].geometry)
+    assert same(batch.to(torch.device("cpu")), batch)
+
+
+class TestStored:
+    @pytest.fixture
+    def folder(self, simulator, tmp_path):
+        for i in range(3):
+            write_scene(tmp_path / "own" / f"p{i}", simulator.scene(1, i))
+        return tmp_path / "own"
+
+    def test_pairs_of_qsmnet_simulate_are_read(self, folder, simulator):
+        data = StoredPairs(folder, simulator.shape, seed=4)
+        assert len(data) == 3
+        scenes = [simulator.scene(1, i) for i in range(3)]
+        for index in range(3):
+            item = data[index]
+            (scene,) = [s for s in scenes if torch.equal(s.chi, item.chi)]
+            assert torch.equal(item.field, scene.local_field)
+            assert torch.equal(item.noise, scene.noise)
+            assert torch.equal(item.mask, scene.mask)
+            assert item.geometry.voxel_size == pytest.approx(scene.geometry.voxel_size)
+
+    def test_crops_are_seeded(self, folder):
+        one, other = StoredPairs(folder, (6, 7, 8), 1), StoredPairs(folder, (6, 7, 8), 1)
+        assert one[2].field.shape == (6, 7, 8)
+        assert same(one[2], other[2])
+        assert not same(one[0], StoredPairs(folder, (6, 7, 8), 2)[0])
+
+    def test_noise_is_optional(self, folder, simulator):
+        for path in folder.glob("*/noise.nii.gz"):
+            path.unlink()
+        assert not StoredPairs(folder, simulator.shape)[0].noise.any()
+
+    def test_field_support_is_used(self, folder, simulator):
+        for path in folder.iterdir():
+            half = np.zeros(simulator.shape, np.float32)
+            half[:6] = 1
+            write_volume(path / "field_support.nii.gz", half, np.diag([1.0, 1, 1, 1]))
+        item = StoredPairs(folder, simulator.shape)[0]
+        assert item.support[:6].all()
+        assert not item.field[6:].any()
+
+    def test_module_draws_crops_of_both(self, folder):
+        data = stored_pairs(folder, folder, (6, 6, 6), seed=1, validation_items=2)
+        assert len(data.validation) == 2
+        batch = next(iter(data.train_dataloader()))
+        assert batch.field.shape == (1, 1, 6, 6, 6)
+
+    def test_crop_larger_than_a_pair_names_the_pair(self, folder):
+        with pytest.raises(InconsistentError, match=r"smaller than the crop"):
+            StoredPairs(folder, (6, 99, 6))[0]
+
+    def test_what_is_missing_is_named(self, folder, tmp_path):
+        with pytest.raises(ValueError, match="holds no folders"):
+            StoredPairs(tmp_path / "nowhere", (6, 6, 6))
+        for path in folder.glob("*/mask.nii.gz"):
+            path.unlink()
+        with pytest.raises(ValueError, match=r"lacks mask\.nii\.gz"):
+            StoredPairs(folder, (6, 6, 6))[0]
