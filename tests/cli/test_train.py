@@ -1,0 +1,288 @@
+"""``qsmnet train``: from a command to weights, resumed, fine-tuned, on own pairs; and refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from qsmnet.cli import main
+from qsmnet.training.log import read_metrics
+from qsmnet.training.panel import Pictures
+from qsmnet.weights.store import load_weights, released_names
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
+]
+
+TINY = [
+    "experiment=smoke",
+    "simulator=primitives",
+    "simulator.shape=[12,12,12]",
+    "network.channels=[4,6]",
+    "data.phantoms=2",
+    "data.validation_phantoms=1",
+    "data.batch_size=1",
+    "epoch=2",
+    "warmup=1",
+    "trainer.precision=32-true",
+    "trainer.enable_progress_bar=false",
+]
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """Pictures take longer than these runs."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(Pictures, "on_validation_end", lambda *_: None)
+
+
+@pytest.fixture
+def drawn():
+    """Ask for pictures."""
+
+
+def train(*settings):
+    return main(["train", *settings])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Folder of a finished run of four steps."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert train(*TINY, f"out={folder}", "trainer.max_steps=4") == 0
+    return folder
+
+
+def one_error(capsys):
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("qsmnet: error: ")
+    assert "\n" not in error
+    assert "Traceback" not in error
+    return error
+
+
+def test_run_leaves_all_that_is_promised(run):
+    names = {path.name for path in run.iterdir()}
+    assert names >= {
+        "bank",
+        "config.yaml",
+        "last.ckpt",
+        "metrics.csv",
+        "weights.json",
+        "weights.safetensors",
+    }
+    assert {name for _, name, _ in read_metrics(run / "metrics.csv")} >= {"train/loss", "val/nrmse"}
+
+
+def test_card_says_what_was_trained(run):
+    network, card = load_weights(run / "weights.safetensors")
+    assert sum(p.numel() for p in network.parameters()) > 1000
+    assert card["network"] == {"_target_": "qsmnet.networks.unet.UNet", "channels": [4, 6]}
+    assert card["steps"] == 4
+    assert card["trained_for"]["voxel_size_mm"] == [1.0, 1.0]
+    assert card["trained_for"]["tilt_degrees"] == 180.0
+    assert card["recipe"]["seed"] == 1
+    assert set(card) >= {"commit", "hardware", "qsmnet", "validation", "sha256"}
+
+
+def test_a_run_is_not_overwritten(run, capsys):
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    assert train(*TINY, f"out={run}") == 8
+    assert f"resume={run}" in one_error(capsys)
+    assert before == {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "words"),
+    [
+        (["experiment=smoke"], 2, "needs either out=DIR or resume=DIR"),
+        (["out={tmp}/a", "resume={tmp}/b"], 2, "needs either out=DIR or resume=DIR"),
+        (["resume={tmp}/nothing"], 3, "holds no last.ckpt"),
+        (["out={tmp}/a", "experiment=smok"], 2, "smok"),
+        (["out={tmp}/a", "optimiser.lr=1"], 2, "optimiser"),
+        (["out={tmp}/a", *TINY, "network.depth=3"], 2, "depth"),
+        (["out={tmp}/a", *TINY, "+network.depth=3"], 2, "depth"),
+        (["out={tmp}/a", *TINY, "epoch=0"], 2, "whole number"),
+        (["out={tmp}/a", *TINY, "seed=x"], 2, "whole number"),
+        (["out={tmp}/a", *TINY, "network._target_=os.system"], 2, "os.system"),
+        (["out={tmp}/a", *TINY, "loss._target_=qsmnet.io.files.os.system"], 2, "os.system"),
+        (["out={tmp}/a", *TINY, "optimizer._target_=torch.optim.adam.torch.load"], 2, "torch.load"),
+        (["out={tmp}/a", *TINY, "init=no_such_weights"], 6, "no such released weights"),
+        (["out={tmp}/a", "data=stored", "experiment=unet"], 2, "folder"),
+    ],
+)
+def test_wrong_use_is_one_line(tmp_path, capsys, settings, code, words):
+    assert train(*(each.format(tmp=tmp_path) for each in settings)) == code
+    assert words in one_error(capsys)
+    assert not list(tmp_path.rglob("config.yaml"))
+
+
+def test_a_run_without_a_checkpoint_says_what_to_do(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    assert train(*TINY, f"out={tmp_path}") == 8
+    assert "remove it (no checkpoint yet)" in one_error(capsys)
+    assert train(f"resume={tmp_path}") == 3
+    assert "remove the folder" in one_error(capsys)
+
+
+def test_config_of_a_run_is_checked_before_it_is_obeyed(run, tmp_path, capsys):
+    config = OmegaConf.load(run / "config.yaml")
+    config.network._target_ = "os.system"
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    (tmp_path / "last.ckpt").write_bytes((run / "last.ckpt").read_bytes())
+    assert train(f"resume={tmp_path}") == 2
+    assert "os.system" in one_error(capsys)
+
+
+def test_checkpoint_that_holds_code_is_not_run(run, tmp_path, capsys):
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "made_by_a_checkpoint"),))
+
+    (tmp_path / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    torch.save({"global_step": Evil()}, tmp_path / "last.ckpt")
+    assert train(f"resume={tmp_path}") != 0
+    assert not (tmp_path / "made_by_a_checkpoint").exists()
+    one_error(capsys)
+
+
+def test_longer_run_goes_on_from_another_place(tmp_path, monkeypatch):
+    """Two steps and four, with a folder that was moved in between, are six in one go."""
+    settings = [*TINY, "schedule_steps=6"]
+    assert train(*settings, f"out={tmp_path / 'whole'}", "trainer.max_steps=6") == 0
+    monkeypatch.chdir(tmp_path)
+    assert train(*settings, "out=part", "trainer.max_steps=2") == 0
+    (tmp_path / "part").rename(tmp_path / "moved")
+    monkeypatch.chdir("/")
+    assert train(f"resume={tmp_path / 'moved'}", "trainer.max_steps=6") == 0
+    one, other = (tmp_path / name / "weights.safetensors" for name in ("whole", "moved"))
+    assert one.read_bytes() == other.read_bytes()
+    assert json.loads(other.with_suffix(".json").read_text())["steps"] == 6
+    rows = [read_metrics(path.parent / "metrics.csv") for path in (one, other)]
+    assert rows[0] == rows[1]
+
+
+def test_fine_tuning_begins_at_the_given_weights(run, tmp_path):
+    # a learning rate of 0 leaves the weights as they were
+    settings = [f"init={run / 'weights.safetensors'}", "optimizer.lr=0"]
+    assert train(*TINY, f"out={tmp_path}", *settings, "trainer.max_steps=2") == 0
+    before, after = (load_weights(f / "weights.safetensors")[0] for f in (run, tmp_path))
+    for key, value in before.state_dict().items():
+        assert torch.allclose(after.state_dict()[key], value, atol=1e-7)
+
+
+def test_weights_of_another_network_are_refused(run, tmp_path, capsys):
+    settings = [f"init={run / 'weights.safetensors'}", "network.channels=[4,8]"]
+    assert train(*TINY, f"out={tmp_path / 'a'}", *settings) == 6
+    assert "differs from this run's network" in one_error(capsys)
+
+
+def test_own_pairs(tmp_path):
+    scenes = ["simulator=primitives", "simulator.shape=[12,14,16]", "n=2"]
+    for split in ("train", "validate"):
+        assert main(["simulate", f"out={tmp_path / split}", f"split={split}", *scenes]) == 0
+    settings = [
+        "data=stored",
+        f"data.folder={tmp_path / 'train'}",
+        f"data.validation_folder={tmp_path / 'validate'}",
+        "data.crop=[8,8,8]",
+        "data.validation_items=1",
+        "network=unet",
+        "network.channels=[4,6]",
+        "epoch=2",
+        "trainer.max_steps=2",
+        "trainer.enable_progress_bar=false",
+    ]
+    assert train(*settings, f"out={tmp_path / 'run'}") == 0
+    _, card = load_weights(tmp_path / "run/weights.safetensors")
+    # what the pairs cover is unknown, so that nothing is claimed
+    assert "trained_for" not in card
+
+
+def test_help(capsys):
+    assert train("--help") == 0
+    assert "example: qsmnet train" in capsys.readouterr().out
+
+
+@pytest.mark.skipif("unet" not in released_names(), reason="no released weights")
+def test_released_weights_can_be_fine_tuned(tmp_path):
+    settings = [s for s in TINY if not s.startswith("network.")]
+    network = load_weights("unet")[1]["network"]
+    channels = f"network.channels={network['channels']}".replace(" ", "")
+    run_ = [f"out={tmp_path}", "init=unet", channels, "trainer.max_steps=2"]
+    assert train(*settings, *run_) == 0
+
+
+def command(*settings):
+    return [sys.executable, "-m", "qsmnet.cli", "train", *settings]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def wait_for(path, process, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_killed_and_resumed_is_as_if_nothing_had_happened(tmp_path, workers):
+    settings = [*TINY, "trainer.max_steps=40", "threads=1", f"data.workers={workers}"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run(command(*settings, f"out={whole}"), env=environment(), check=True)
+    process = subprocess.Popen(
+        command(*settings, f"out={broken}"), env=environment(), start_new_session=True
+    )
+    wait_for(broken / "last.ckpt", process)
+    # the whole group, loaders too: as a machine that goes down
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (broken / "weights.safetensors").exists()
+    subprocess.run(command(f"resume={broken}"), env=environment(), check=True, cwd="/")
+    one, other = (torch.load(f / "last.ckpt", weights_only=True) for f in (whole, broken))
+    for key, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][key]), key
+    weights = [(f / "weights.safetensors").read_bytes() for f in (whole, broken)]
+    assert weights[0] == weights[1]
+    rows = [read_metrics(f / "metrics.csv") for f in (whole, broken)]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(tmp_path):
+    """Lightning starts the second by the same command; items are shared, one of the two writes."""
+    settings = [*TINY, "trainer.max_steps=4", "trainer.accelerator=cpu", "trainer.devices=2"]
+    folder = tmp_path / "run"
+    done = subprocess.run(
+        command(*settings, f"out={folder}", "threads=1"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("weights.safetensors") == 1
+    network, card = load_weights(folder / "weights.safetensors")
+    assert card["steps"] == 4
+    rows = read_metrics(folder / "metrics.csv")
+    assert len(rows) == len({row[:2] for row in rows})
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("drawn")
+def test_smoke_experiment_runs_as_it_stands(tmp_path):
+    assert train("experiment=smoke", f"out={tmp_path}", "trainer.enable_progress_bar=false") == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"curve.png", "panel_000010.png", "panel_000020.png"} <= names
