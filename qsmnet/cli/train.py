@@ -65,12 +65,12 @@ def train(config: DictConfig) -> None:
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)  # noqa: S101
     module = _module(config, resume)
+    run = Run(folder, _card(settings), settings["trainer"], whole_number(config, "epoch", 1))
     data = instantiate(config.data, _convert_="all")
     if not resume and is_main_process():
         # only now: what cannot be built leaves no run behind
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, folder / "config.yaml", resolve=False)
-    run = Run(folder, _card(settings), settings["trainer"], whole_number(config, "epoch", 1))
     card = run.fit(module, data, resume)
     if is_main_process():
         print(f"{folder / 'weights.safetensors'}: {card['steps']} steps, {card['validation']}")

@@ -1,6 +1,7 @@
 """One training run, from objects to weights."""
 
 import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import qsmnet
 from qsmnet.errors import UsageError, WeightsError
@@ -19,6 +20,15 @@ from qsmnet.training.log import MetricsLog
 from qsmnet.training.module import InversionModule
 from qsmnet.training.panel import Pictures
 from qsmnet.weights.store import Card, load_weights, save_weights
+
+#: Lightning's warnings of what is meant so: the bank lies in the run's folder and needs few
+#: workers, a run may be moved; and one of Lightning's own use of torch.
+_NO_NEWS = (
+    "Checkpoint directory .* exists and is not empty",
+    "The dirpath has changed",
+    ".*does not have many workers",
+    ".*LeafSpec",
+)
 
 
 @dataclass(frozen=True)
@@ -64,10 +74,12 @@ class Run:
         metrics = MetricsLog(self.folder / "metrics.csv")
         if resume:
             metrics.rewind(_step_of(self.checkpoint))
-        trainer = self._trainer(metrics)
-        trainer.fit(
-            module, data, ckpt_path=str(self.checkpoint) if resume else None, weights_only=True
-        )
+        checkpoint = str(self.checkpoint) if resume else None
+        with warnings.catch_warnings():
+            for message in _NO_NEWS:
+                warnings.filterwarnings("ignore", message)
+            trainer = self._trainer(metrics)
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         scores = trainer.callback_metrics.items()
         card = {
             **self.card,

@@ -16,11 +16,6 @@ from qsmnet.training.log import read_metrics
 from qsmnet.training.panel import Pictures
 from qsmnet.weights.store import load_weights, released_names
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
-]
-
 TINY = [
     "experiment=smoke",
     "simulator=primitives",
@@ -271,10 +266,11 @@ def test_two_processes_are_one_run(tmp_path):
         capture_output=True,
         text=True,
         timeout=500,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("weights.safetensors") == 1
-    network, card = load_weights(folder / "weights.safetensors")
+    _, card = load_weights(folder / "weights.safetensors")
     assert card["steps"] == 4
     rows = read_metrics(folder / "metrics.csv")
     assert len(rows) == len({row[:2] for row in rows})

@@ -16,13 +16,6 @@ from qsmnet.training.panel import Pictures
 from qsmnet.training.run import Run, is_main_process, seed_everything, start_from
 from qsmnet.weights.store import load_weights
 
-# Lightning's advice on workers and loggers is none of the tests' business
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
-    pytest.mark.filterwarnings("ignore:.*checkpoint directory.*exists.*"),
-]
-
 EPOCH, STEPS = 2, 8
 CARDS = {
     "unet": {"_target_": "qsmnet.networks.unet.UNet", "channels": [4, 6]},
