@@ -163,6 +163,16 @@ def sampled_kernel(shape: Shape, geometry: Geometry) -> Float[Tensor, "kx ky kz"
     return _sampled(shape, geometry, shape[2])
 
 
+def full_spectrum(half: Float[Tensor, "kx ky kh"], size: int) -> Float[Tensor, "kx ky kz"]:
+    """Full FFT grid of an even spectrum, D(-k) = D(k), of which ``half`` holds the last axis' half.
+
+    ``size`` is the length of the last axis.
+    """
+    mirrored = half[:, :, 1 : (size + 1) // 2].flip((0, 1, 2))
+    # -k of index 0 is index 0: a flip alone would move it to the end
+    return torch.cat([half, mirrored.roll((1, 1), (0, 1))], dim=2)
+
+
 def _sampled(shape: Shape, geometry: Geometry, planes: int) -> Tensor:
     # of the last axis the first planes; in place, for TKD would spend more time here than in FFTs
     along: Tensor | float = 0.0

@@ -7,24 +7,32 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from qsmnet.dipole import Kernel
 from qsmnet.geometry import Geometry
 from qsmnet.inversion.inverter import Input
 from qsmnet.networks.frame import Frame
 from qsmnet.volumes import LocalField, Susceptibility
 from qsmnet.weights.store import Card, load_weights
 
+_VOID = 5.0  # times the median noise
+
 
 @dataclass(frozen=True)
 class LearnedInverter:
     """Susceptibility by a network whose weights are verified when they are loaded.
 
-    The network sees the field where it is known, the noise's standard deviation (0 when unknown)
-    and the geometry; nothing that a user would not have. Whole volumes, float32.
+    The network sees the field where it is known, the noise's standard deviation (0 when unknown),
+    the mask and the geometry; nothing that a user would not have. Whole volumes, float32. Voxels
+    whose noise is over five times its median in the mask (signal voids) are taken as unknown: they
+    would weigh less than a twenty-fifth, and networks were trained on noise that varies smoothly.
 
     Parameters
     ----------
     weights
         A released name, or a ``.safetensors`` file with its card beside it.
+    kernel
+        Of the dipole, for networks that invert by it: ``sampled`` for scans; ``prism`` where the
+        data are known to be made of partial-volume cuboids. Others do without.
     device
         ``cpu`` or a torch device.
 
@@ -35,21 +43,20 @@ class LearnedInverter:
     """
 
     weights: str
+    kernel: Kernel = "sampled"
     device: str = "cpu"
 
     takes: ClassVar[Input] = "local_field"
 
     def __call__(self, local: LocalField, /) -> Susceptibility:
         """Invert each item of the batch by itself, so that memory does not grow with the batch."""
-        network, card = load_network(self.weights, self.device)
+        network, card = load_network(self.weights, self.device, self.kernel)
         shape = local.field.shape
-        support = local.support
-        volumes = [
-            v.reshape(-1, *shape[-3:]) for v in (local.field, support, local.mask, _noise(local))
-        ]
+        volumes = (local.field, local.support, _noise(local), local.mask)
+        batch = (v.reshape(-1, *shape[-3:]).to(self.device, torch.float32) for v in volumes)
         items = [
-            _invert(network, field, known, mask, noise, local.geometry, self.device)
-            for field, known, mask, noise in zip(*volumes, strict=True)
+            _invert(network, field, known, noise, mask, local.geometry)
+            for field, known, noise, mask in zip(*batch, strict=True)
         ]
         chi = torch.stack(items).reshape(shape).to(local.field) * local.mask
         return Susceptibility(chi, local.mask, flags=training_range_flags(card, local.geometry))
@@ -72,9 +79,11 @@ def training_range_flags(card: Card, geometry: Geometry) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4)
-def load_network(weights: str, device: str) -> tuple[nn.Module, Card]:
+def load_network(weights: str, device: str, kernel: Kernel) -> tuple[nn.Module, Card]:
     """Load a verified network to a device, with its card; the last four stay in memory."""
     network, card = load_weights(weights)
+    if hasattr(network, "kernel"):
+        network.kernel = kernel  # type: ignore[assignment]  # a setting, no weight
     # channels last: 3-D convolutions of a whole volume take two thirds of the time
     network = network.to(device)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -86,20 +95,22 @@ def _invert(
     network: nn.Module,
     field: Tensor,
     support: Tensor,
-    mask: Tensor,
     noise: Tensor,
+    mask: Tensor,
     geometry: Geometry,
-    device: str,
 ) -> Tensor:
-    inputs = [v.to(device=device, dtype=torch.float32)[None, None] for v in (field, support, noise)]
+    known = support * (noise <= _VOID * noise[mask > 0].median())
+    inputs = [
+        volume[None, None] for volume in (field * (known > 0), known, noise * (known > 0), mask)
+    ]
     factor = getattr(network, "field_of_view", None)
     if factor is None:
         result: Tensor = network(*inputs, [geometry])[0, 0]
-        return result.to(field.device)
+        return result
     # where the field is known outside the mask it is data too
-    frame = Frame.around((mask | (support > 0)).to(device), factor)
+    frame = Frame.around((mask > 0) | (support > 0), factor)
     chi = network(*(frame.cut(v) for v in inputs), [geometry])[0, 0]
-    return frame.paste(chi, tuple(field.shape)).to(field.device)
+    return frame.paste(chi, tuple(field.shape))
 
 
 def _noise(local: LocalField) -> Tensor:

@@ -10,13 +10,18 @@ from qsmnet.geometry import Geometry
 
 
 class Network(Protocol):
-    """Field to susceptibility, homogeneous of degree 1: f(s field, s noise) = s f(field, noise)."""
+    """Field to susceptibility, homogeneous of degree 1: f(s field, s noise) = s f(field, noise).
+
+    A network that inverts by D itself has an attribute ``kernel``, `qsmnet.dipole.Kernel`, that
+    `qsmnet.inversion.learned.LearnedInverter` sets.
+    """
 
     def forward(
         self,
         field: Float[Tensor, "batch 1 x y z"],
         support: Float[Tensor, "batch 1 x y z"],
         noise: Float[Tensor, "batch 1 x y z"],
+        mask: Float[Tensor, "batch 1 x y z"],
         geometry: Sequence[Geometry],
     ) -> Float[Tensor, "batch 1 x y z"]:
         """Susceptibility in ppm.
@@ -29,6 +34,8 @@ class Network(Protocol):
             Where the field is known, in [0, 1].
         noise
             Standard deviation of the field in ppm; 0 for none or unknown.
+        mask
+            1 where susceptibility is sought, else 0; it may differ from where the field is known.
         geometry
             One an item.
         """

@@ -7,7 +7,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qsmnet.dipole import Shape, sampled_kernel
+from qsmnet.dipole import Kernel, Shape, dipole_spectrum, full_spectrum
 from qsmnet.geometry import Geometry
 from qsmnet.networks.residual import ResidualBlock
 
@@ -26,7 +26,7 @@ class KQSM(nn.Module):
     - the noise is an input, as the Wiener factor :math:`w = D^2 E^2 / (D^2 E^2 + \sigma^2)`;
     - the spectrum is made Hermitian (the real part of the image is kept), no dropout;
     - the field outside the mask is unknown, not zero. The network works in stages; before each, the
-      last estimate x (restricted to where the field is known) fills the field,
+      last estimate x (restricted to the mask) fills the field,
       :math:`b = W b_0 + (1 - W) F^{-1} D F x`, and enters the division,
 
       .. math:: s = (D \hat b + t^2 \hat x) / (D^2 + t^2 + \sigma^2 / E^2),
@@ -49,6 +49,9 @@ class KQSM(nn.Module):
         Channels, and residual blocks of a stage.
     field_of_view
         Grid over the extent of the mask at inference.
+    kernel
+        Of D. Train with the kernel that makes the data; a scan wants ``sampled``. The network takes
+        D as it comes: the two differ little for an axial B0, much for a tilted one.
     """
 
     def __init__(
@@ -58,10 +61,12 @@ class KQSM(nn.Module):
         width: int = 32,
         blocks: int = 1,
         field_of_view: float = 1.25,
+        kernel: Kernel = "prism",
     ) -> None:
         super().__init__()
         self.threshold = threshold
         self.field_of_view = field_of_view
+        self.kernel: Kernel = kernel
         self.stages = nn.ModuleList([_Stage(width, blocks) for _ in range(stages)])
 
     def forward(
@@ -69,13 +74,14 @@ class KQSM(nn.Module):
         field: Float[Tensor, "batch 1 x y z"],
         support: Float[Tensor, "batch 1 x y z"],
         noise: Float[Tensor, "batch 1 x y z"],
+        mask: Float[Tensor, "batch 1 x y z"],
         geometry: Sequence[Geometry],
     ) -> Float[Tensor, "batch 1 x y z"]:
         """Susceptibility in ppm; see `qsmnet.networks.contract.Network`."""
-        known = support[:, 0].float()
+        known, inside = support[:, 0].float(), mask[:, 0].float()
         with torch.autocast(field.device.type, enabled=False):
             measured = field[:, 0].float() * known
-            kernel = _kernels(measured, geometry)
+            kernel = _kernels(measured, geometry, self.kernel)
             # white noise in part of the grid adds its variance's mean over the grid to each sample
             variance = (noise[:, 0].float() * known).square().mean(_AXES, keepdim=True)
             envelope = _envelopes(_transform(measured), kernel, variance, geometry)
@@ -92,7 +98,7 @@ class KQSM(nn.Module):
                 gain, residual = update[:, 0], torch.complex(update[:, 1], update[:, 2])
                 # the real part of the image is the Hermitian part of the spectrum
                 chi = _image(envelope * (start * (1.0 + gain) + residual))
-                spectrum = _transform(chi * known)
+                spectrum = _transform(chi * inside)
         return chi[:, None]
 
     def _divided(
@@ -144,9 +150,10 @@ def _image(spectrum: Tensor) -> Tensor:
     return image
 
 
-def _kernels(volume: Tensor, geometry: Sequence[Geometry]) -> Tensor:
+def _kernels(volume: Tensor, geometry: Sequence[Geometry], kernel: Kernel) -> Tensor:
     shape: Shape = (volume.shape[-3], volume.shape[-2], volume.shape[-1])
-    kernels = torch.stack([sampled_kernel(shape, each).to(volume) for each in geometry])
+    halves = [dipole_spectrum(shape, each, kernel) for each in geometry]
+    kernels = torch.stack([full_spectrum(half, shape[2]).to(volume) for half in halves])
     centred: Tensor = torch.fft.fftshift(kernels, dim=_AXES)
     return centred
 

@@ -47,6 +47,7 @@ class KQSMHe2022(nn.Module):
         field: Float[Tensor, "batch 1 x y z"],
         support: Float[Tensor, "batch 1 x y z"],
         noise: Float[Tensor, "batch 1 x y z"],  # noqa: ARG002  # the published network knows no noise
+        mask: Float[Tensor, "batch 1 x y z"],  # noqa: ARG002  # nor a mask of its own
         geometry: Sequence[Geometry],
     ) -> Float[Tensor, "batch 1 x y z"]:
         """Susceptibility in ppm; see `qsmnet.networks.contract.Network`."""

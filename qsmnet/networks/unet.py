@@ -45,6 +45,7 @@ class UNet(nn.Module):
         field: Float[Tensor, "batch 1 x y z"],
         support: Float[Tensor, "batch 1 x y z"],
         noise: Float[Tensor, "batch 1 x y z"],
+        mask: Float[Tensor, "batch 1 x y z"],  # noqa: ARG002  # trained where it is the support
         geometry: Sequence[Geometry],  # noqa: ARG002  # blind to it: the baseline's limit
     ) -> Float[Tensor, "batch 1 x y z"]:
         """Susceptibility in ppm; see `qsmnet.networks.contract.Network`."""

@@ -55,7 +55,9 @@ class InversionModule(L.LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Predicted susceptibility, zero outside the mask."""
-        chi: Tensor = self.network(batch.field, batch.support, batch.noise, batch.geometry)
+        chi: Tensor = self.network(
+            batch.field, batch.support, batch.noise, batch.mask, batch.geometry
+        )
         return chi * batch.mask
 
     def training_step(self, batch: Batch, _: int) -> Tensor:

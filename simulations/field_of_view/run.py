@@ -49,8 +49,8 @@ def on_grid(size: int, config: dict) -> list[tuple]:
         inside = wide[1] > 0.5
         given = replace(local, field=wide[0], mask=inside, field_support=wide[2], noise=wide[3])
         for factor in config["factors"]:
-            load_network("kqsm", "cpu")[0].field_of_view = factor
-            methods = LearnedInverter("kqsm"), TKD(0.2, kernel="prism")
+            load_network("kqsm", "cpu", "prism")[0].field_of_view = factor
+            methods = LearnedInverter("kqsm", "prism"), TKD(0.2, kernel="prism")
             maps = [method(given).chi for method in methods]
             scores = [score(m.numpy(), wide[4].numpy(), inside.numpy())["nrmse"] for m in maps]
             rows.append((size, empty, factor, *(round(float(s), 2) for s in scores)))

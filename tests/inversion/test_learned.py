@@ -121,7 +121,7 @@ def test_field_of_view_is_that_of_the_weights(saved, tmp_path):
     inverter, local = LearnedInverter(str(saved["kqsm"])), scan()
     from qsmnet.inversion.learned import load_network
 
-    network, _ = load_network(str(saved["kqsm"]), "cpu")
+    network, _ = load_network(str(saved["kqsm"]), "cpu", "sampled")
     handle = network.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape))
     inverter(local)
     handle.remove()

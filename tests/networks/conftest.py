@@ -30,10 +30,10 @@ class Case:
 
     @property
     def inputs(self):
-        return self.field, self.support, self.noise, self.geometry
+        return self.field, self.support, self.noise, self.support, self.geometry
 
     def item(self, i):
-        return *(v[i : i + 1] for v in self.inputs[:3]), self.geometry[i : i + 1]
+        return *(v[i : i + 1] for v in self.inputs[:4]), self.geometry[i : i + 1]
 
 
 @pytest.fixture(scope="session")

@@ -40,14 +40,16 @@ def test_batch_equals_its_items(network, case):
 @torch.no_grad()
 def test_degree_one_homogeneous(network, case, factor):
     chi = network(*case.inputs)
-    scaled = network(factor * case.field, case.support, factor * case.noise, case.geometry)
+    scaled = network(
+        factor * case.field, case.support, factor * case.noise, case.support, case.geometry
+    )
     assert torch.allclose(scaled / factor, chi, rtol=1e-3, atol=1e-4 * float(chi.std()))
 
 
 @torch.no_grad()
 def test_noise_is_an_input(network, case):
     chi = network(*case.inputs)
-    noisier = network(case.field, case.support, 10 * case.noise, case.geometry)
+    noisier = network(case.field, case.support, 10 * case.noise, case.support, case.geometry)
     assert float((noisier - chi).abs().max()) > 1e-3 * float(chi.abs().max())
 
 
@@ -61,8 +63,8 @@ def test_field_where_it_is_unknown_is_not_seen(network, case):
 @torch.no_grad()
 def test_empty_field_gives_a_finite_map(network, case):
     nothing = torch.zeros_like(case.field)
-    assert network(nothing, case.support, nothing, case.geometry).isfinite().all()
-    assert network(nothing, nothing, nothing, case.geometry).isfinite().all()
+    assert network(nothing, case.support, nothing, case.support, case.geometry).isfinite().all()
+    assert network(nothing, nothing, nothing, nothing, case.geometry).isfinite().all()
 
 
 def test_learns_in_half_precision(network, case):

@@ -19,7 +19,7 @@ def field():
 
 
 def untrained(**settings):
-    return KQSM(**{"threshold": 0.1, "stages": 1, "width": 4} | settings).eval()
+    return KQSM(**{"stages": 1, "width": 4, "kernel": "sampled"} | settings).eval()
 
 
 @pytest.mark.parametrize("stages", [1, 2, 5])
@@ -27,7 +27,7 @@ def untrained(**settings):
 def test_untrained_it_is_iterated_division(field, stages):
     """Noise-free and known everywhere: x = b / D (1 - (t^2 / (D^2 + t^2))^n)."""
     everywhere = torch.ones_like(field)
-    chi = untrained(stages=stages)(field, everywhere, 0 * field, [OBLIQUE])
+    chi = untrained(stages=stages)(field, everywhere, 0 * field, everywhere, [OBLIQUE])
     d = dipole_spectrum(SHAPE, OBLIQUE, dtype=torch.float64)
     d[0, 0, 0] = 1.0
     gain = (1 - (0.01 / (d**2 + 0.01)) ** stages) / d
@@ -38,7 +38,7 @@ def test_untrained_it_is_iterated_division(field, stages):
 
 @torch.no_grad()
 def test_division_keeps_the_sign_of_d(field):
-    chi = untrained()(field, torch.ones_like(field), 0 * field, [OBLIQUE])
+    chi = untrained()(field, torch.ones_like(field), 0 * field, torch.ones_like(field), [OBLIQUE])
     ratio = (torch.fft.rfftn(chi, dim=AXES) / torch.fft.rfftn(field, dim=AXES))[0, 0].real
     d = dipole_spectrum(SHAPE, OBLIQUE)
     clear = d.abs() > 0.01
@@ -48,8 +48,8 @@ def test_division_keeps_the_sign_of_d(field):
 @torch.no_grad()
 def test_noise_damps_where_it_exceeds_the_signal(field):
     everywhere, network = torch.ones_like(field), untrained()
-    quiet = network(field, everywhere, 0 * field, [OBLIQUE])
-    noisy = network(field, everywhere, torch.full_like(field, 0.9), [OBLIQUE])
+    quiet = network(field, everywhere, 0 * field, everywhere, [OBLIQUE])
+    noisy = network(field, everywhere, torch.full_like(field, 0.9), everywhere, [OBLIQUE])
     spectra = [torch.fft.rfftn(v, dim=AXES).abs()[0, 0] for v in (quiet, noisy)]
     ratio = spectra[1] / spectra[0].clamp_min(1e-6)
     d = dipole_spectrum(SHAPE, OBLIQUE).abs()
@@ -59,16 +59,18 @@ def test_noise_damps_where_it_exceeds_the_signal(field):
 
 @torch.no_grad()
 def test_k_zero_stays_empty(field, randomised):
-    chi = untrained()(field + 3.0, torch.ones_like(field), 0 * field, [OBLIQUE])
+    chi = untrained()(
+        field + 3.0, torch.ones_like(field), 0 * field, torch.ones_like(field), [OBLIQUE]
+    )
     assert float(chi.mean()) == pytest.approx(0, abs=1e-5)
 
 
 @torch.no_grad()
 def test_stages_fill_the_unknown_field(case):
-    field, support, noise, geometry = case.item(0)
+    field, support, noise, mask, geometry = case.item(0)
     errors = []
     for stages in (1, 6):
-        chi = untrained(stages=stages)(field, support, 0 * noise, geometry) * support
+        chi = untrained(stages=stages)(field, support, 0 * noise, mask, geometry) * support
         errors.append(float((chi - case.chi[:1]).norm() / case.chi[:1].norm()))
     assert errors[1] < errors[0]
 
@@ -77,21 +79,21 @@ def test_stages_fill_the_unknown_field(case):
 @torch.no_grad()
 def test_untrained_it_commutes_with_mirrors(case, axis):
     # of the object and of B0; a trained network has learnt no such symmetry
-    field, support, noise, _ = case.item(1)
+    field, support, noise, mask, _ = case.item(1)
     mirrored = list(OBLIQUE.b0_dir)
     mirrored[axis] *= -1
     geometry = Geometry(OBLIQUE.voxel_size, tuple(mirrored))
     network = untrained(stages=3)
-    chi = network(field, support, noise, [OBLIQUE])
-    flipped = (v.flip(axis - 3) for v in (field, support, noise))
+    chi = network(field, support, noise, mask, [OBLIQUE])
+    flipped = (v.flip(axis - 3) for v in (field, support, noise, mask))
     assert torch.allclose(network(*flipped, [geometry]), chi.flip(axis - 3), atol=1e-5)
 
 
 @torch.no_grad()
 def test_geometry_matters(case, randomised):
     network = randomised(untrained())
-    field, support, noise, _ = case.item(0)
-    maps = [network(field, support, noise, [geometry]) for geometry in case.geometry]
+    field, support, noise, mask, _ = case.item(0)
+    maps = [network(field, support, noise, mask, [geometry]) for geometry in case.geometry]
     assert not torch.allclose(*maps, rtol=0.1)
 
 

@@ -11,9 +11,10 @@ from qsmnet.networks.unet import UNet
 def test_knows_no_geometry(case, randomised):
     network = randomised(UNet((4, 6)))
     one, other = case.geometry
-    field, support, noise, _ = case.item(0)
+    field, support, noise, mask, _ = case.item(0)
     assert torch.equal(
-        network(field, support, noise, [one]), network(field, support, noise, [other])
+        network(field, support, noise, mask, [one]),
+        network(field, support, noise, mask, [other]),
     )
 
 
@@ -33,7 +34,8 @@ def test_translation_by_a_cell_moves_the_map(randomised):
     generator = torch.Generator().manual_seed(0)
     field = torch.zeros(1, 1, 72, 16, 16)
     field[..., 26:30, 6:10, 6:10] = torch.randn(4, 4, 4, generator=generator)
-    inputs = (torch.ones_like(field), torch.zeros_like(field), [Geometry((1, 1, 1), (0, 0, 1))])
+    ones = torch.ones_like(field)
+    inputs = (ones, torch.zeros_like(field), ones, [Geometry((1, 1, 1), (0, 0, 1))])
     here, there = network(field, *inputs), network(field.roll(16, -3), *inputs)
     assert torch.allclose(here[:, :, 22:34], there[:, :, 38:50], atol=1e-5)
 
