@@ -96,8 +96,11 @@ class LocalField:
     magnitude
         Echo-combined magnitude, arbitrary unit.
     radians_per_ppm
-        Phase that 1 ppm makes; without it a nonlinear data term would silently be linear, so
-        methods that need it refuse.
+        Phase that 1 ppm makes at the longest echo; without it a nonlinear data term would silently
+        be linear.
+    harmonic_removed
+        Whether a background removal took every field out of ``field`` that is harmonic in the mask,
+        the brain's own share too: then it is not the field of the sources in ``mask`` alone.
     """
 
     field: Float[Tensor, "*batch x y z"]
@@ -107,6 +110,7 @@ class LocalField:
     noise: Float[Tensor, "*batch x y z"] | float | None = None
     magnitude: Float[Tensor, "*batch x y z"] | None = None
     radians_per_ppm: float | None = None
+    harmonic_removed: bool = False
 
     def __post_init__(self) -> None:
         _same_shape(

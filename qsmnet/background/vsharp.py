@@ -91,6 +91,7 @@ class VSharp:
             noise=total.noise,
             magnitude=total.magnitude,
             radians_per_ppm=total.radians_per_ppm,
+            harmonic_removed=True,
         )
 
     def _remove(self, total: TotalField, radii: list[float], depth: Tensor) -> Tensor:

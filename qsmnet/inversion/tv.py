@@ -14,7 +14,7 @@ from qsmnet.inversion.unknown_field import DataTerm, noise_of_weighted, volumes_
 from qsmnet.volumes import LocalField, Susceptibility
 
 Outside = Literal["weight", "fill", "zero"]
-Support = Literal["mask", "free"]
+Support = Literal["auto", "mask", "free"]
 
 _AXES = (-3, -2, -1)
 # Tuned on 64^3 to 96^3 heads, noise 0 to 0.01 ppm: fewest FFT pairs to within 0.5 points of the
@@ -25,6 +25,7 @@ _FIELD_PENALTY = 0.3  # mu over the mean weight
 _SUPPORT_PENALTY = 0.01  # nu over the mean weight
 _STEP = 1.5  # lambda / rho, in units of the field's spread a voxel
 _RELAXATION = 1.6
+_RECENTRE = 5  # iterations between fits of the mean of chi, which cost no FFT
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class TV:
     support
         ``mask`` confines chi to the mask: right for the field of the sources in the mask. ``free``
         leaves chi outside to take up any field that sources outside could make: right after a
-        background
-        removal that took such fields out of the data.
+        background removal that took such fields, the brain's own too, out of the data. ``auto``
+        is ``free`` where `LocalField.harmonic_removed` says so, else ``mask``.
     max_iterations, tolerance
         Stop when the change of chi in the mask, relative, is below ``tolerance``; at most this
         often.
@@ -86,7 +87,7 @@ class TV:
     regularisation: float = 2e-5
     noise_gain: float = 0.06
     outside: Outside = "weight"
-    support: Support = "mask"
+    support: Support = "auto"
     max_iterations: int = 40
     tolerance: float = 5e-3
     kernel: Kernel = "sampled"
@@ -99,8 +100,8 @@ class TV:
             raise ValueError("regularisation must be positive and noise_gain not negative")
         if self.outside not in ("weight", "fill", "zero"):
             raise ValueError(f"outside is 'weight', 'fill' or 'zero', got {self.outside!r}")
-        if self.support not in ("mask", "free"):
-            raise ValueError(f"support is 'mask' or 'free', got {self.support!r}")
+        if self.support not in ("auto", "mask", "free"):
+            raise ValueError(f"support is 'auto', 'mask' or 'free', got {self.support!r}")
         if self.max_iterations < 1 or self.tolerance < 0 or self.padding < 1:
             raise ValueError("max_iterations and padding are at least 1, tolerance at least 0")
 
@@ -124,7 +125,8 @@ class TV:
         data = DataTerm.of(local, self.kernel, self.padding)
         if data.scale() == 0:
             return torch.zeros_like(local.field)
-        solver = _Solver(data, self.weight_of_gradient(local), self.outside, self.support)
+        free = self.support == "free" or (self.support == "auto" and local.harmonic_removed)
+        solver = _Solver(data, self.weight_of_gradient(local), self.outside, free)
         if initial is not None:
             solver.start_from(data.pad(initial * local.mask))
         for _ in range(self.max_iterations):
@@ -141,21 +143,25 @@ class _Solver:
     iteration, one with ``zero``.
     """
 
-    def __init__(self, data: DataTerm, strength: float, outside: Outside, support: Support) -> None:
+    def __init__(self, data: DataTerm, strength: float, outside: Outside, free: bool) -> None:
         self.data, self.outside = data, outside
         # W is relative to the best voxel; the penalties follow the typical one
         level = 1.0 if outside == "zero" else data.mean_weight()
         self.mu = _FIELD_PENALTY * level if outside == "weight" else 1.0
-        self.nu = _SUPPORT_PENALTY * level if support == "mask" and outside != "zero" else 0.0
+        self.nu = _SUPPORT_PENALTY * level if not free and outside != "zero" else 0.0
         self.threshold = _STEP * data.scale() / math.prod(data.voxel_size) ** (1 / 3)
         self.rho = strength * level / self.threshold
         self.kappa = data.weight / (data.weight + self.mu) if outside == "weight" else data.weight
+        self.uniform = None if free else data.uniform()
+        self.steps = 0
         self.edges = [_edges_inside(data.support, axis) for axis in range(3)]
         # fresh memory costs more than what is done with it
         self.scratch = [torch.empty_like(data.field) for _ in range(3)]
         self.correction = torch.empty_like(data.field)
         self._prepare_spectra()
         self.start_from(torch.zeros_like(data.field))
+        if self.uniform is not None:
+            self._raise(self.uniform.level(data.field))
 
     def _prepare_spectra(self) -> None:
         spectrum = self.data.spectrum
@@ -170,7 +176,7 @@ class _Solver:
     def start_from(self, chi: Tensor) -> None:
         """Set every variable as if ``chi``, on the padded grid, had just been found."""
         self.chi = chi
-        self.gradients = [self._difference(axis, torch.empty_like(chi)) for axis in range(3)]
+        self.gradients = [self._difference(axis, torch.empty_like(chi), chi) for axis in range(3)]
         self.copy = chi.clone()
         self.field = self._inverse_fft(torch.fft.rfftn(chi, dim=_AXES).mul_(self.data.spectrum))
 
@@ -182,12 +188,34 @@ class _Solver:
         else:
             spectrum.add_(torch.fft.rfftn(self._target(), dim=_AXES).mul_(self.data_gain))
         previous, self.chi = self.chi, self._inverse_fft(spectrum)
+        missing = 0.0
         if self.outside != "zero":
-            self._advance_field(self._inverse_fft(spectrum.mul_(self.data.spectrum)))
+            model = self._inverse_fft(spectrum.mul_(self.data.spectrum))
+            missing = self._missing_level(model)
+            self._advance_field(model)
         self._advance_chi()
+        self._raise(missing)
         change = torch.linalg.vector_norm(previous.sub_(self.chi).mul_(self.data.support))
         size = torch.linalg.vector_norm(torch.mul(self.chi, self.data.support, out=previous))
         return float(change / size.clamp_min(torch.finfo(size.dtype).tiny))
+
+    def _missing_level(self, model: Tensor) -> float:
+        """Uniform susceptibility that the residual of ``model`` asks for; now and then only."""
+        self.steps += 1
+        if self.uniform is None or self.steps % _RECENTRE:
+            return 0.0
+        return self.uniform.level(self.data.field - model)
+
+    def _raise(self, level: float) -> None:
+        """Add a uniform susceptibility to chi and to all that follows it."""
+        if self.uniform is None or level == 0:
+            return
+        self.chi.add_(self.data.support, alpha=level)
+        self.copy.add_(self.data.support, alpha=level)
+        self.field.add_(self.uniform.field, alpha=level)
+        for axis, variable in enumerate(self.gradients):
+            step = self._difference(axis, self.scratch[0], self.data.support)
+            variable.add_(step, alpha=level)
 
     def _target(self) -> Tensor:
         # the free constant is eliminated: its best value given the splitting's array
@@ -206,7 +234,7 @@ class _Solver:
     def _advance_chi(self) -> None:
         for axis, variable in enumerate(self.gradients):
             clipped = self._clip(axis)
-            step = self._difference(axis, self.scratch[1])
+            step = self._difference(axis, self.scratch[1], self.chi)
             variable.lerp_(step.addcmul_(clipped, self.edges[axis]), _RELAXATION)
         if self.nu:
             step = torch.mul(self.copy, self.data.support, out=self.scratch[0]).sub_(self.chi)
@@ -231,11 +259,11 @@ class _Solver:
         bound = self.threshold * self.data.voxel_size[axis]
         return torch.clamp(self.gradients[axis], -bound, bound, out=self.scratch[0])
 
-    def _difference(self, axis: int, out: Tensor) -> Tensor:
+    def _difference(self, axis: int, out: Tensor, volume: Tensor) -> Tensor:
         size = out.shape[axis]
-        after, before = (self.chi.narrow(axis, start, size - 1) for start in (1, 0))
+        after, before = (volume.narrow(axis, start, size - 1) for start in (1, 0))
         torch.sub(after, before, out=out.narrow(axis, 0, size - 1))
-        ends = self.chi.select(axis, 0), self.chi.select(axis, -1)
+        ends = volume.select(axis, 0), volume.select(axis, -1)
         torch.sub(*ends, out=out.select(axis, -1))
         return out
 

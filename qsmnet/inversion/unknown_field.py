@@ -19,6 +19,8 @@ from qsmnet.geometry import Triple
 from qsmnet.volumes import LocalField
 
 Box = tuple[slice, slice, slice]
+_LEAST_FIELD = 0.01  # of a uniform support, root mean square over its susceptibility
+_TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,18 @@ class DataTerm:
         mean = (self.weight * self.field).sum() / total
         return float(((self.weight * (self.field - mean) ** 2).sum() / total).sqrt())
 
+    def uniform(self) -> "Uniform":
+        """Field of a uniform susceptibility in the support; one FFT pair."""
+        axes = (-3, -2, -1)
+        spectrum = torch.fft.rfftn(self.support, dim=axes).mul_(self.spectrum)
+        model: Tensor = torch.fft.irfftn(spectrum, s=self.shape, dim=axes)
+        weighted = self.weight * model
+        weighted -= self.weight * (weighted.sum() / self.weight.sum().clamp_min(_TINY))
+        power = torch.dot(weighted.ravel(), model.ravel())
+        # a sphere has no field of its own inside: what is not in the data is not looked for
+        power += _LEAST_FIELD**2 * (self.weight * self.support).sum()
+        return Uniform(model, weighted / power.clamp_min(_TINY))
+
     def pad(self, volume: Float[Tensor, "x y z"]) -> Float[Tensor, "px py pz"]:
         """Move a volume of the caller's grid to the padded grid."""
         return padded(volume[self.box].to(self.field.dtype), self.shape)
@@ -101,6 +115,30 @@ class DataTerm:
         x, y, z = (part.stop - part.start for part in self.box)
         result[self.box] = padded_volume[:x, :y, :z]
         return result * local.mask
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """A uniform susceptibility in the support, and how much of it best explains a residual.
+
+    The mean of chi shows in the field by the shape of the mask alone, so that iterations find it
+    last: after 40 of TV's, a head of mean 0.28 ppm still had a mean of 0.12, at five times the
+    error.
+
+    Parameters
+    ----------
+    field
+        D times the support.
+    probe
+        Its inner product with a residual field is the best level in ppm, a constant being free.
+    """
+
+    field: Float[Tensor, "x y z"]
+    probe: Float[Tensor, "x y z"]
+
+    def level(self, residual: Float[Tensor, "x y z"]) -> float:
+        """Susceptibility in ppm."""
+        return float(torch.dot(self.probe.ravel(), residual.ravel()))
 
 
 def noise_of_weighted(local: LocalField) -> float:
@@ -130,6 +168,7 @@ def volumes_of(local: LocalField) -> Iterator[LocalField]:
             noise=volume(noise) if isinstance(noise, Tensor) else noise,
             magnitude=None if magnitude is None else volume(magnitude),
             radians_per_ppm=local.radians_per_ppm,
+            harmonic_removed=local.harmonic_removed,
         )
 
 
