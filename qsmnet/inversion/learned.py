@@ -25,6 +25,8 @@ class LearnedInverter:
     the mask and the geometry; nothing that a user would not have. Whole volumes, float32. Voxels
     whose noise is over five times its median in the mask (signal voids) are taken as unknown: they
     would weigh less than a twenty-fifth, and networks were trained on noise that varies smoothly.
+    Axes are permuted so that B0 lies nearest the third, as in training, whatever the order in which
+    a file stores them.
 
     Parameters
     ----------
@@ -52,14 +54,36 @@ class LearnedInverter:
         """Invert each item of the batch by itself, so that memory does not grow with the batch."""
         network, card = load_network(self.weights, self.device, self.kernel)
         shape = local.field.shape
+        order = axes_with_b0_last(local.geometry)
+        geometry = permuted(local.geometry, order)
         volumes = (local.field, local.support, _noise(local), local.mask)
-        batch = (v.reshape(-1, *shape[-3:]).to(self.device, torch.float32) for v in volumes)
+        field, known, noise, mask = (
+            v.reshape(-1, *shape[-3:])
+            .to(self.device, torch.float32)
+            .permute(0, *(a + 1 for a in order))
+            for v in volumes
+        )
         items = [
-            _invert(network, field, known, noise, mask, local.geometry)
-            for field, known, noise, mask in zip(*batch, strict=True)
+            _invert(network, *item, geometry)
+            for item in zip(field, known, noise, mask, strict=True)
         ]
-        chi = torch.stack(items).reshape(shape).to(local.field) * local.mask
-        return Susceptibility(chi, local.mask, flags=training_range_flags(card, local.geometry))
+        back = [order.index(axis) for axis in range(3)]
+        maps = torch.stack([item.permute(back) for item in items])
+        chi = maps.reshape(shape).to(local.field) * local.mask
+        return Susceptibility(chi, local.mask, flags=training_range_flags(card, geometry))
+
+
+def axes_with_b0_last(geometry: Geometry) -> tuple[int, int, int]:
+    """Cyclic order of the axes in which that nearest to B0 comes third."""
+    third = max(range(3), key=lambda axis: abs(geometry.b0_dir[axis]))
+    return (third + 1) % 3, (third + 2) % 3, third
+
+
+def permuted(geometry: Geometry, order: tuple[int, int, int]) -> Geometry:
+    """Geometry of a volume whose axes were permuted to ``order``."""
+    x, y, z = order
+    size, b0 = geometry.voxel_size, geometry.b0_dir
+    return Geometry((size[x], size[y], size[z]), (b0[x], b0[y], b0[z]))
 
 
 def training_range_flags(card: Card, geometry: Geometry) -> tuple[str, ...]:

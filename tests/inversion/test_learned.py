@@ -105,6 +105,29 @@ def test_double_precision_comes_back_as_double(inverter):
     assert torch.allclose(result.chi.float(), inverter(local).chi, atol=1e-6)
 
 
+@pytest.mark.parametrize("order", [(1, 2, 0), (2, 0, 1)])
+def test_order_of_the_axes_in_the_file_does_not_matter(inverter, order):
+    local, back = scan(), [order.index(axis) for axis in range(3)]
+    voxel, b0 = (tuple(v[i] for i in order) for v in (OBLIQUE.voxel_size, OBLIQUE.b0_dir))
+    turned = LocalField(
+        local.field.permute(order), local.mask.permute(order), Geometry(voxel, b0), noise=0.002
+    )
+    result = inverter(turned)
+    assert torch.allclose(result.chi.permute(back), inverter(local).chi, atol=1e-6)
+    assert result.flags == inverter(local).flags
+
+
+def test_signal_voids_are_unknown(inverter):
+    local = scan()
+    noise, field = torch.full(SHAPE, 0.002), local.field.clone()
+    noise[8, 7, 9], field[8, 7, 9] = 0.2, 5.0
+    known = local.mask.clone()
+    known[8, 7, 9] = False
+    voided = inverter(scan(noise=noise, field=field))
+    cut = inverter(scan(noise=torch.full(SHAPE, 0.002), field_support=known))
+    assert torch.allclose(voided.chi, cut.chi, atol=1e-6)
+
+
 def test_k_space_network_does_not_see_the_empty_grid_around(saved):
     inverter, local = LearnedInverter(str(saved["kqsm"])), scan()
     pads = (5, 0, 2, 9, 0, 4)
