@@ -16,8 +16,9 @@ and D(-k) differ there and a half spectrum would silently drop an imaginary part
 the field. A centred sphere cannot show it. Kernels are built in float64; FFTs are real.
 """
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from threading import Lock
 from typing import Literal
 
 import torch
@@ -31,8 +32,8 @@ Shape = tuple[int, int, int]
 Kernel = Literal["sampled", "prism"]
 
 _AXES = (-3, -2, -1)
-# a batch of spectra is 6 half grids each; 64 voxel sizes at 144^3 are 2.4 GB in float32
-_CACHED_SPECTRA = 64
+# the spectra of a voxel size are 6 half grids; in float32, 82 voxel sizes fit at 144^3, 7 at 320^3
+_CACHE_BYTES = 3 * 10**9
 #: The pairs (i, j) of the six components, in the order that they are stored.
 COMPONENTS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
@@ -209,8 +210,58 @@ def direction_weights(b0_dir: Triple) -> Float[Tensor, "6"]:
     return torch.tensor(weights, dtype=torch.float64)
 
 
-@lru_cache(maxsize=_CACHED_SPECTRA)
+class TensorCache:
+    """The tensors used last, as many as fit into a number of bytes.
+
+    A tensor larger than that is made anew each time. Threads may share a cache: two that miss at
+    once both make the tensor, and one is kept.
+
+    Parameters
+    ----------
+    limit
+        In bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return sum(each.nbytes for each in self._kept.values())
+
+    def get(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """Return the tensor of ``key``, from ``make`` where it is not kept; not to be changed."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        made = make()
+        if made.nbytes <= self.limit:
+            self._keep(key, made)
+        return made
+
+    def _keep(self, key: Hashable, made: Tensor) -> None:
+        with self._lock:
+            self._kept[key] = made
+            while self.size > self.limit:
+                self._kept.popitem(last=False)
+
+
+_spectra = TensorCache(_CACHE_BYTES)
+
+
 def _prism_spectra(
+    shape: Shape, voxel_size: Triple, dtype: torch.dtype
+) -> Float[Tensor, "6 kx ky kz"]:
+    return _spectra.get(
+        (shape, voxel_size, dtype), lambda: _make_prism_spectra(shape, voxel_size, dtype)
+    )
+
+
+def _make_prism_spectra(
     shape: Shape, voxel_size: Triple, dtype: torch.dtype
 ) -> Float[Tensor, "6 kx ky kz"]:
     components = prism_components(shape, voxel_size)

@@ -131,8 +131,10 @@ class LocalField:
     def data_weight(self) -> Float[Tensor, "*batch x y z"]:
         """Weight ``W = support sd_min^2 / sd^2`` of the data term ``sum W (D chi + c - field)^2``.
 
-        The smallest standard deviation is taken where the field is known; voxels of zero or missing
-        standard deviation weigh 1.
+        W is in [0, 1] and does not change with the unit of the noise. sd_min is the smallest known
+        standard deviation where the field is known. One of zero, or not a number, beside positive
+        ones is not known: such voxels are taken to be as noisy as the median of those that are
+        known, not the best of all. Without any known W is the support.
         """
         support = self.support
         if not isinstance(self.noise, Tensor):
@@ -140,8 +142,9 @@ class LocalField:
         known = (support > 0) & (self.noise > 0)
         if not bool(known.any()):
             return support
-        least = self.noise[known].min()
-        return support * torch.where(known, (least / self.noise.clamp_min(least)) ** 2, 1.0)
+        deviations = self.noise[known]
+        deviation = torch.where(known, self.noise, deviations.median())
+        return support * (deviations.min() / deviation) ** 2
 
     def noise_level(self) -> float:
         """One number for the noise: the root mean square of its map in the mask, 0 when unknown."""

@@ -1,6 +1,8 @@
 """Properties of the dipole operator, on random vectors, odd and even grids and oblique fields."""
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -8,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qsmnet.dipole import Dipole, Shape, dipole_spectrum, padded_shape, sampled_kernel
+from qsmnet import dipole as dipole_module
+from qsmnet.dipole import (
+    Dipole,
+    Shape,
+    TensorCache,
+    dipole_spectrum,
+    padded_shape,
+    sampled_kernel,
+)
 from qsmnet.geometry import Geometry, Triple
 
 Pair = tuple[Triple, Triple]
@@ -201,6 +211,70 @@ def test_gradient_is_the_adjoint() -> None:
     cotangent = noise((5, 6, 7), 4)
     dipole.forward(chi).backward(cotangent)
     torch.testing.assert_close(chi.grad, dipole.adjoint(cotangent), rtol=0, atol=EXACT)
+
+
+def counted(value: float, made: list[float]) -> Callable[[], Tensor]:
+    """A maker of 100 bytes, which says that it was called."""
+
+    def make() -> Tensor:
+        made.append(value)
+        return torch.full((25,), float(value))
+
+    return make
+
+
+def test_cache_keeps_what_was_used_last() -> None:
+    cache, made = TensorCache(250), []
+    for key in (1, 2, 1, 3, 1, 2):
+        assert bool((cache.get(key, counted(key, made)) == key).all())
+        assert cache.size <= 250
+    # 3 drove out 2, which had not been used for longest; then 2 drove out 3
+    assert made == [1, 2, 3, 2]
+    assert cache.size == 200
+
+
+def test_cache_does_not_keep_what_is_larger_than_itself() -> None:
+    cache, made = TensorCache(150), []
+    cache.get("small", counted(1, made))
+    for _ in range(2):
+        assert cache.get("large", lambda: torch.zeros(100)).shape == (100,)
+    cache.get("small", counted(1, made))
+    assert made == [1]
+    assert cache.size == 100
+
+
+def test_threads_share_a_cache() -> None:
+    cache, made = TensorCache(450), []
+    with ThreadPoolExecutor(8) as pool:
+        keys = [i % 6 for i in range(600)]
+        found = list(pool.map(lambda key: cache.get(key, counted(key, made)), keys))
+    assert [float(each[0]) for each in found] == keys
+    assert cache.size <= 450
+
+
+@pytest.mark.parametrize("limit", [0, 10**5])
+def test_spectra_do_not_depend_on_the_cache(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, sizes = (10, 12, 14), [(1.0, 1.0, 1.0 + 0.1 * i) for i in range(12)]
+    geometries = [Geometry(size, (0.1, 0.2, 0.97)) for size in sizes] * 2
+    expected = [dipole_spectrum(shape, g, "prism") for g in geometries]
+    small = TensorCache(limit)
+    monkeypatch.setattr(dipole_module, "_spectra", small)
+    for geometry, spectrum in zip(geometries, expected, strict=True):
+        assert torch.equal(dipole_spectrum(shape, geometry, "prism"), spectrum)
+        assert small.size <= limit
+
+
+def test_spectra_of_a_voxel_size_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, shape = [], (9, 8, 7)
+    original = dipole_module.prism_components
+    monkeypatch.setattr(dipole_module, "_spectra", TensorCache(10**6))
+    monkeypatch.setattr(
+        dipole_module, "prism_components", lambda *args: calls.append(args) or original(*args)
+    )
+    for direction in ((0, 0, 1), (0, 1, 0), (0.3, 0.2, 0.9)):
+        for size in ((1.0, 1.1, 1.3), (1.0, 1.0, 2.0)):
+            dipole_spectrum(shape, Geometry(size, direction), "prism")
+    assert calls == [(shape, (1.0, 1.1, 1.3)), (shape, (1.0, 1.0, 2.0))]
 
 
 def test_refuses_what_it_cannot_do() -> None:

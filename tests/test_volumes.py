@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qsmnet.geometry import Geometry
 from qsmnet.volumes import LocalField, Scan, Susceptibility, TotalField
@@ -54,6 +56,41 @@ def test_data_weight_is_relative_inverse_variance() -> None:
     torch.testing.assert_close(weight[0], torch.ones(SHAPE[1:]))
     torch.testing.assert_close(weight[1], torch.full(SHAPE[1:], 0.25))
     assert not weight[2:].any()
+
+
+@pytest.mark.parametrize("missing", [0.0, -1.0, float("nan")])
+def test_noise_that_is_not_known_is_the_median_not_the_least(missing: float) -> None:
+    noise = torch.full(SHAPE, missing)
+    noise[0], noise[1, :3], noise[1, 3:] = 0.004, 0.002, 0.008
+    everywhere = torch.ones(SHAPE, dtype=torch.bool)
+    local = LocalField(torch.zeros(SHAPE), half_mask(), GEOMETRY, everywhere, noise)
+    weight = local.data_weight()
+    torch.testing.assert_close(weight[0], torch.full(SHAPE[1:], 0.25))
+    torch.testing.assert_close(weight[1, :3], torch.ones(3, 6))
+    torch.testing.assert_close(weight[1, 3:], torch.full((2, 6), 1 / 16))
+    # 0.004: the median of what is known
+    torch.testing.assert_close(weight[2:], torch.full((2, *SHAPE[1:]), 0.25))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31), st.floats(1e-6, 1e6), st.floats(0.0, 0.9))
+def test_data_weight_is_a_share_whatever_the_unit(seed: int, unit: float, missing: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    noise = 0.01 * torch.rand(SHAPE, generator=generator) ** 4 + 1e-6
+    noise[torch.rand(SHAPE, generator=generator) < missing] = 0.0
+    support = torch.rand(SHAPE, generator=generator)
+    support[torch.rand(SHAPE, generator=generator) < 0.3] = 0.0
+    weights = [
+        LocalField(torch.zeros(SHAPE), half_mask(), GEOMETRY, support, each).data_weight()
+        for each in (noise, noise * unit)
+    ]
+    assert float(weights[0].min()) >= 0
+    assert bool((weights[0] <= support).all())
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-7)
+    # the weights rank voxels as their noise does
+    known = (support > 0) & (noise > 0)
+    order = noise[known].argsort()
+    assert bool(((weights[0] / support)[known][order].diff() <= 1e-6).all())
 
 
 @pytest.mark.parametrize("noise", [None, 0.003, torch.zeros(SHAPE)])

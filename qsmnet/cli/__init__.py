@@ -4,12 +4,14 @@ An expected failure is one line on stderr and an exit code that says its kind (s
 a traceback appears only with ``--debug`` or ``QSMNET_DEBUG=1``.
 """
 
+import argparse
 import atexit
 import contextlib
 import difflib
 import importlib
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -18,6 +20,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import Any, NoReturn
 
 from qsmnet import __version__
 from qsmnet.errors import QsmnetError, ResourceError, UsageError
@@ -54,6 +57,38 @@ VERBS = {
 _INTERRUPTED, _TERMINATED, _BROKEN_PIPE = 130, 143, 141
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse for the verbs with options: errors are one line, and nothing may be abbreviated."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 argparse's own
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(**{"allow_abbrev": False, "formatter_class": raw, **settings})
+        # argparse before Python 3.14 takes -3.6e-3 for an option
+        self._negative_number_matcher = re.compile(
+            r"^-\d+\.?\d*(e[+-]?\d+)?$|^-\.\d+(e[+-]?\d+)?$", re.IGNORECASE
+        )
+
+    def parse_args(self, *args: Any, **settings: Any) -> Any:  # noqa: ANN401 argparse's own
+        """Parse as argparse does, and refuse an empty value.
+
+        Raises
+        ------
+        UsageError
+            If an option is unknown, missing, or has a wrong or empty value.
+        """
+        found = super().parse_args(*args, **settings)
+        for action in self._actions:
+            value = getattr(found, action.dest, None)
+            words = value if isinstance(value, list) else [value]
+            if any(isinstance(word, str) and not word.strip() for word in words):
+                raise UsageError(action.option_strings[-1], "is empty", "give a value")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Raise one line instead of printing the usage."""
+        raise UsageError(self.prog, message, f"see {self.prog} --help")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code: 0, one of `qsmnet.errors`, 130 or 143.
 
@@ -68,7 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _draw_without_display()
     with _logging(debug), _sigterm_raises():
         try:
-            return _dispatch(arguments)
+            code = _dispatch(arguments)
+            # what is still buffered may find a closed pipe, too
+            print(end="", flush=True)
+            return code
         except SystemExit as stop:  # argparse, or SIGTERM
             return _exit_code(stop)
         except KeyboardInterrupt:
@@ -94,7 +132,9 @@ def _dispatch(arguments: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         fix = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(VERBS)}"
         raise UsageError(verb, "is not a verb of qsmnet", fix)
-    return importlib.import_module(f"qsmnet.cli.{verb}").main(rest) or 0
+    with _sigint_exits():
+        module = importlib.import_module(f"qsmnet.cli.{verb}")
+    return module.main(rest) or 0
 
 
 def _help() -> str:
@@ -145,6 +185,24 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
+def _sigint_exits() -> Iterator[None]:
+    """End at once on SIGINT: raised in the midst of an import, it comes out as anything."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, _exit_interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _exit_interrupted(_signal: int, _frame: FrameType | None) -> None:
+    os._exit(_report("interrupted", _INTERRUPTED, debug=False))
+
+
+@contextlib.contextmanager
 def _logging(debug: bool) -> Iterator[None]:
     """Send the package's log to stderr, one plain line a message."""
     logger, handler = logging.getLogger("qsmnet"), logging.StreamHandler()
@@ -153,9 +211,13 @@ def _logging(debug: bool) -> Iterator[None]:
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
     logger.propagate = False  # Hydra's root handler would print each line again
+    # what Hydra logs of a class that cannot be found is in the error, too
+    hydra, silent = logging.getLogger("hydra"), logging.NullHandler()
+    hydra.addHandler(silent)
     try:
         yield
     finally:
+        hydra.removeHandler(silent)
         logger.removeHandler(handler)
         logger.setLevel(before[0])
         logger.propagate = before[1]

@@ -14,18 +14,22 @@ from rich.table import Table
 
 from qsmnet import __version__
 from qsmnet.background.noise import estimate_noise
-from qsmnet.cli.compose import compose, settings
+from qsmnet.cli import Parser
+from qsmnet.cli.compose import checked_weights, compose, settings
 from qsmnet.cli.reconstruct_inputs import Inputs, input_files, read_inputs
 from qsmnet.errors import InconsistentError, QsmnetError, UsageError
 from qsmnet.evaluate.compare import Method, Result, compare
 from qsmnet.evaluate.regions import QSM_CI_NAMES, read_label_table, to_qsm_ci
-from qsmnet.evaluate.save import Reference, output_names, save_comparison
+from qsmnet.evaluate.save import RECORD, Reference, output_names, save_comparison
 from qsmnet.evaluate.table import shown_rows
 from qsmnet.io.files import prepare_output_folder, sha256
 from qsmnet.io.nifti import Volume, check_same_grid, read_volume
+from qsmnet.io.together import written_together
 from qsmnet.mask.finite import finite_in_mask
 from qsmnet.volumes import LocalField
-from qsmnet.weights.store import load_weights
+
+# volumes are read as float32, in which this and the next whole number are one
+_MOST_LABEL = 2**24
 
 _EXAMPLE = """example:
   qsmnet compare --local-field f.nii.gz --mask m.nii.gz --truth chi.nii.gz \\
@@ -52,9 +56,10 @@ def main(argv: list[str]) -> int:
     reference = _reference(args, inputs)
     results = run(reference, inverters)
     methods = {n: _settings(c, overrides[n], args.config_dir) for n, c in configs.items()}
-    save_comparison(
-        folder, results, reference, _record(args, reference, methods, results), args.overwrite
-    )
+    record = _record(args, reference, methods, results)
+    sources = [path for _, path in _files(args)]
+    with written_together(folder, "compare", RECORD, record, args.overwrite, sources) as staging:
+        save_comparison(staging, results, reference)
     show(results)
     print(f"wrote {folder / 'comparison.png'}, {folder / 'metrics.csv'} and what goes with them")
     return 0
@@ -85,7 +90,11 @@ def show(results: Sequence[Result]) -> None:
         table.add_column(name, justify="right" if i else "left")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    # printed by print: rich would end the program on a closed pipe, with a code of its own
+    with console.capture() as text:
+        console.print(table)
+    print(text.get(), end="")
     for result in results:
         for note in (*([f"failed: {result.error}"] if result.error else []), *result.flags):
             print(f"{result.inverter}: {note}")
@@ -100,13 +109,11 @@ def _say_running(name: str) -> None:
     print(f"qsmnet: {name} ...", file=sys.stderr, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="qsmnet compare",
         description="Run several inversions on one local field and score them against the truth.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--local-field", required=True, metavar="FILE", help="local field in ppm")
@@ -132,8 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", required=True, metavar="DIR", help="folder for table, picture and maps")
     add("--overwrite", action="store_true", help="replace what DIR holds")
     # what `read_inputs` also takes for a whole reconstruction
-    others = ("phase", "total_field", "echo_times", "b0", "phase_range", "weights")
-    parser.set_defaults(**dict.fromkeys(others), set_mask=(), phase_sign=1)
+    others = ("phase", "total_field", "echo_times", "b0", "phase_range", "phase_sign", "weights")
+    stages = ("unwrap", "set_unwrap", "background", "set_background", "max_radius", "set_mask")
+    parser.set_defaults(**dict.fromkeys((*others, *stages)))
     return parser
 
 
@@ -162,8 +170,10 @@ def _overrides(args: argparse.Namespace, configs: Mapping[str, str]) -> dict[str
         name = max(fitting, key=len)
         overrides[name].append(item.removeprefix(f"{name}."))
     for name, file in args.checkpoints.items():
-        load_weights(file)  # a damaged file of the user stops the run before anything is computed
         overrides[name].append(f"weights={file}")
+    for name, config in configs.items():
+        # what is wrong with them stops the run before anything is computed
+        checked_weights(config, overrides[name], args.config_dir)
     return overrides
 
 
@@ -222,6 +232,9 @@ def _segmentation(
     if not np.isfinite(volume.data).all() or np.abs(volume.data - numbers).max() > 1e-3:
         problem = "holds values that are not whole numbers"
         raise InconsistentError(args.segmentation, problem, "give a label map")
+    if np.abs(numbers).max() >= _MOST_LABEL:
+        problem = f"holds labels of {_MOST_LABEL} and more, which cannot be told apart"
+        raise InconsistentError(args.segmentation, problem, "renumber them")
     labels, names = numbers.astype(np.int32), QSM_CI_NAMES
     if args.labels:
         labels, names = to_qsm_ci(labels, read_label_table(args.labels), args.segmentation)

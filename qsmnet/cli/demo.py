@@ -1,6 +1,5 @@
 """``qsmnet demo``: a small simulated head, inverted in four ways, in about a minute."""
 
-import argparse
 import time
 from pathlib import Path
 
@@ -8,13 +7,15 @@ import numpy as np
 import torch
 
 from qsmnet import __version__
+from qsmnet.cli import Parser
 from qsmnet.cli.compare import run, show, software
 from qsmnet.cli.compose import compose
 from qsmnet.errors import UsageError
-from qsmnet.evaluate.save import Reference, output_names, save_comparison
+from qsmnet.evaluate.save import RECORD, Reference, output_names, save_comparison
 from qsmnet.evaluate.study import Condition
 from qsmnet.io.files import prepare_output_folder
 from qsmnet.io.nifti import write_volume
+from qsmnet.io.together import written_together
 from qsmnet.simulate.scene import Scene
 
 #: Classical methods, then the released networks.
@@ -41,24 +42,25 @@ def main(argv: list[str]) -> int:
     condition = Condition("demo", _NOISE, (size, size, size))
     scene = condition.scene(args.seed, _SPLIT, 0)
     print(f"head   {size}^3 voxels of 1 mm, seed {args.seed}, noise {_NOISE} ppm, B0 axial")
-    reference = _save_inputs(folder, scene, args.overwrite)
-    print(f"inputs {folder}: {', '.join(_INPUTS)}")
+    reference = _reference(scene)
     results = run(reference, {name: compose("inverter", name) for name in INVERTERS})
     record = {"units": "ppm", "scene": scene.record, "software": software()}
-    save_comparison(folder, results, reference, record, args.overwrite)
+    with written_together(folder, "demo", RECORD, record, args.overwrite) as staging:
+        _save_inputs(staging, scene, reference)
+        save_comparison(staging, results, reference)
     show(results)
+    print(f"inputs {folder}: {', '.join(_INPUTS)}")
     print(f"look   {folder / 'comparison.png'} and {folder / 'spectrum.png'}")
     print(f"table  {folder / 'metrics.md'}, in {time.perf_counter() - start:.0f} s")
     print(f"again  {_command(folder)}")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="qsmnet demo",
         description="Simulate a small head, invert it in four ways, draw and score them.",
         epilog="example: qsmnet demo --out demo",
-        allow_abbrev=False,
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for everything")
     parser.add_argument("--size", type=int, default=96, metavar="N", help="grid edge, in voxels")
@@ -67,12 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _save_inputs(folder: Path, scene: Scene, overwrite: bool) -> Reference:
+def _reference(scene: Scene) -> Reference:
     affine = np.diag([*scene.geometry.voxel_size, 1.0])
+    return Reference(scene.as_local_field(), affine, scene.chi, scene.segmentation)
+
+
+def _save_inputs(folder: Path, scene: Scene, reference: Reference) -> None:
     volumes = (scene.local_field, scene.mask, scene.chi, scene.segmentation)
     for name, volume in zip(_INPUTS, volumes, strict=True):
-        write_volume(folder / name, volume, affine, overwrite)
-    return Reference(scene.as_local_field(), affine, scene.chi, scene.segmentation)
+        write_volume(folder / name, volume, reference.affine)
 
 
 def _command(folder: Path) -> str:

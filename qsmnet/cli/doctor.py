@@ -1,6 +1,5 @@
 """``qsmnet doctor``: whether everything is here, and whole."""
 
-import argparse
 import os
 import platform
 import shutil
@@ -12,6 +11,7 @@ import psutil
 import torch
 
 from qsmnet import __version__
+from qsmnet.cli import Parser
 from qsmnet.errors import WeightsError
 from qsmnet.weights.store import verify_released
 
@@ -20,7 +20,7 @@ _PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "scipy", "nibabel", "s
 
 def main(argv: list[str]) -> int:
     """Print versions, machine and the state of the released weights; 6 if they are damaged."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="qsmnet doctor",
         description="Show versions, memory and device, and verify the released weights.",
         epilog="example: qsmnet doctor     (exit code 6 if weights are damaged or missing)",

@@ -2,24 +2,24 @@
 
 import argparse
 import logging
-import re
+import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
-from qsmnet.cli.compose import compose, settings
+from qsmnet.cli import Parser
+from qsmnet.cli.compose import checked_weights, compose, settings
 from qsmnet.cli.reconstruct_inputs import Inputs, input_files, read_inputs
 from qsmnet.cli.reconstruct_outputs import planned_files, sidecar, write_outputs
 from qsmnet.errors import UsageError
-from qsmnet.inversion.learned import LearnedInverter
 from qsmnet.io.files import prepare_output_folder
 from qsmnet.pipeline import Pipeline
 from qsmnet.volumes import LocalField, Scan
-from qsmnet.weights.store import load_weights
 
 log = logging.getLogger(__name__)
+
+_UNWRAP, _BACKGROUND = "best_path", "vsharp"
 
 _EXAMPLES = """examples:
   qsmnet reconstruct --phase phase.nii.gz --magnitude magnitude.nii.gz \\
@@ -34,25 +34,17 @@ the affine. Writes chi.nii.gz, chi.json and report.png, all or nothing.
 For research: not a medical device."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line with exit code 2, as all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(self.prog, message, f"see {self.prog} --help")
-
-
 def main(argv: list[str]) -> int:
     """Reconstruct; nothing is written unless everything succeeded."""
     args = _parser().parse_args(argv)
     if args.threads is not None:
-        if args.threads < 1:
-            raise UsageError("--threads", f"{args.threads} is not positive", "give 1 or more")
-        torch.set_num_threads(args.threads)
+        torch.set_num_threads(_threads(args.threads))
     folder = prepare_output_folder(
         args.out, planned_files(args.keep), args.overwrite, [f for _, f in input_files(args)]
     )
+    overrides = _overrides(args, "inverter")
+    weights = checked_weights(args.inverter, overrides, args.config_dir)
     pipeline = _pipeline(args)
-    weights = _weights(pipeline)
     inputs = read_inputs(args)
     for flag in inputs.flags:
         log.warning("warning: %s", flag)
@@ -73,21 +65,20 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
 
     # a mask that is a file needs no method; the pipeline still names one
     return Pipeline(
-        unwrap=method("unwrap", args.unwrap),
+        unwrap=method("unwrap", args.unwrap or _UNWRAP),
         mask=compose("mask", "whole"),
-        background=method("background", args.background),
+        background=method("background", args.background or _BACKGROUND),
         inverter=method("inverter", args.inverter),
         reference=args.reference,
     )
 
 
-def _weights(pipeline: Pipeline) -> dict[str, str] | None:
-    """Name and SHA-256 of a learned inverter's weights, verified before anything is computed."""
-    if not isinstance(pipeline.inverter, LearnedInverter):
-        return None
-    weights = pipeline.inverter.weights
-    _, card = load_weights(weights)
-    return {"name": Path(weights).name, "sha256": str(card["sha256"])}
+def _threads(number: int) -> int:
+    # far beyond, the threads' memory runs out, and torch ends the process without a word
+    most = 4 * (os.cpu_count() or 1)
+    if not 1 <= number <= most:
+        raise UsageError("--threads", f"{number} is not 1 to {most}", "give the number of cores")
+    return number
 
 
 def _overrides(args: argparse.Namespace, group: str) -> Sequence[str]:
@@ -110,9 +101,9 @@ def _methods(args: argparse.Namespace, inputs: Inputs) -> dict[str, dict[str, ob
     """Record the settings of the stages that ran."""
     stages = {"inverter": args.inverter}
     if not isinstance(inputs.data, LocalField):
-        stages["background"] = args.background
+        stages["background"] = args.background or _BACKGROUND
     if isinstance(inputs.data, Scan):
-        stages["unwrap"] = args.unwrap
+        stages["unwrap"] = args.unwrap or _UNWRAP
     if not any(role == "mask" for role, _ in inputs.files):
         stages["mask"] = args.mask or "magnitude"
     return {
@@ -121,21 +112,16 @@ def _methods(args: argparse.Namespace, inputs: Inputs) -> dict[str, dict[str, ob
     }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="qsmnet reconstruct",
         description="A scan, a total field or a local field in, a susceptibility map (ppm) out.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    # argparse before Python 3.14 takes -3.6e-3 for an option
-    parser._negative_number_matcher = re.compile(
-        r"^-\d+\.?\d*(e[+-]?\d+)?$|^-\.\d+(e[+-]?\d+)?$", re.IGNORECASE
     )
     _add_inputs(parser)
     _add_methods(parser)
     output = parser.add_argument_group("output")
-    output.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
+    output.add_argument("--out", required=True, metavar="DIR", help="output folder")
     output.add_argument("--keep", action="store_true", help="write every intermediate, too")
     output.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     output.add_argument(
@@ -163,7 +149,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         help="the stored values that mean -pi and pi; needed where they cannot be recognised",
     )
     scan.add_argument(
-        "--phase-sign", type=int, default=1, metavar="SIGN", help="-1 flips the sign of the phase"
+        "--phase-sign", type=int, metavar="SIGN", help="-1 flips the sign of the phase"
     )
     field = parser.add_argument_group("or a field, in ppm")
     field.add_argument("--total-field", metavar="FILE", help="field of all sources")
@@ -197,8 +183,8 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--weights", metavar="FILE", help="your own checkpoint, for a learned inverter"
     )
-    group.add_argument("--unwrap", default="best_path", metavar="NAME", help="default: best_path")
-    group.add_argument("--background", default="vsharp", metavar="NAME", help="default: vsharp")
+    group.add_argument("--unwrap", metavar="NAME", help=f"default: {_UNWRAP}")
+    group.add_argument("--background", metavar="NAME", help=f"default: {_BACKGROUND}")
     group.add_argument(
         "--max-radius", type=float, metavar="MM", help="largest sphere of vsharp (default: 12)"
     )
@@ -216,6 +202,4 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
             metavar="SETTING",
             help=f"parameters of --{what}",
         )
-    group.add_argument(
-        "--config-dir", type=Path, metavar="DIR", help="folder with your own configs"
-    )
+    group.add_argument("--config-dir", metavar="DIR", help="folder with your own configs")

@@ -25,6 +25,13 @@ _ECHO_BOUNDS = (1e-4, 0.12)
 _B0_BOUNDS = (0.05, 14.0)
 # medians in ppm above which a field is in another unit: tissue makes 0.05, air and metal a few
 _LOCAL_FIELD_BOUND, _TOTAL_FIELD_BOUND = 1.0, 20.0
+# options that would be ignored, by what is given
+_SCAN_ONLY = ("phase_range", "phase_sign", "unwrap", "set_unwrap")
+_USELESS = {
+    "phase": ("field_support", "noise"),
+    "total_field": (*_SCAN_ONLY, "field_support"),
+    "local_field": (*_SCAN_ONLY, "background", "set_background", "max_radius"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +149,21 @@ def _check_choice(args: argparse.Namespace) -> None:
             f"needs one of --phase, --total-field and --local-field, got {len(given)}",
             "see qsmnet reconstruct --help",
         )
-    if args.phase:
-        missing = [n for n in ("magnitude", "echo_times", "b0") if getattr(args, n) is None]
-        extra = [n for n in ("field_support", "noise") if getattr(args, n) is not None]
-    else:
-        missing = [] if args.mask else ["mask"]
-        extra = [n for n in ("phase_range",) if getattr(args, n) is not None]
-        extra += ["field_support"] if args.total_field and args.field_support else []
+    data = "--" + given[0].replace("_", "-")
+    needed = ("magnitude", "echo_times", "b0") if args.phase else ("mask",)
+    missing = [name for name in needed if not getattr(args, name)]
     if missing:
-        raise UsageError("--" + given[0].replace("_", "-"), f"needs {_options(missing)}", "add it")
+        raise UsageError(data, f"needs {_options(missing)}", "add it")
+    _refuse(args, _USELESS[given[0]], data)
+    if _is_file(args.mask):
+        _refuse(args, ("set_mask",), f"the mask file {args.mask}")
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], data: str) -> None:
+    """Refuse options that would be ignored: whoever gives them expects something of them."""
+    extra = [name for name in names if getattr(args, name) not in (None, [], ())]
     if extra:
-        raise UsageError(
-            _options(extra), f"does not go with --{given[0].replace('_', '-')}", "leave it out"
-        )
+        raise UsageError(_options(extra), f"has no effect with {data}", "leave it out")
 
 
 def _options(names: Sequence[str]) -> str:
@@ -180,7 +189,8 @@ def _read_scan(args: argparse.Namespace) -> Inputs:
     times = check_echo_times(args.echo_times, raw.shape[0])
     b0, geometry = check_b0(args.b0), _geometry(phase[0], args.b0_dir)
     phase_range = tuple(args.phase_range) if args.phase_range else None
-    wrapped, how = phase_to_radians(raw, phase_range, args.phase_sign, phase[0].path.name)
+    sign = 1 if args.phase_sign is None else args.phase_sign
+    wrapped, how = phase_to_radians(raw, phase_range, sign, phase[0].path.name)
     scan = Scan(wrapped, size, times, b0, geometry)
     mask = _mask(args, phase[0], combined_magnitude(scan), geometry)
     scan = replace(
@@ -188,6 +198,7 @@ def _read_scan(args: argparse.Namespace) -> Inputs:
         wrapped_phase=finite_in_mask(wrapped, mask, phase[0].path),
         magnitude=finite_in_mask(size, mask, magnitude[0].path),
     )
+    _check_signal(scan.magnitude, mask, [volume.path for volume in magnitude])
     record = {"echo_times_s": list(times), "b0_t": b0, "phase_stored_as": how}
     return Inputs(scan, mask, phase[0], input_files(args), record, _mask_flags(args, mask))
 
@@ -204,6 +215,7 @@ def _read_field(args: argparse.Namespace) -> Inputs:
     _check_unit(field, mask, volume.path, bool(args.local_field))
     if shown is not None:
         shown = finite_in_mask(shown, mask, magnitude[0].path)
+        _check_signal(shown[None], mask, [magnitude[0].path])
     scale, record = _phase_scale(args)
     noise = _noise(args.noise, volume, mask)
     data: TotalField | LocalField
@@ -228,12 +240,19 @@ def _read_magnitude(paths: Sequence[str]) -> Volume:
 
 
 def _stack(volumes: Sequence[Volume]) -> Tensor:
-    for volume in volumes:
-        if volume.tensor().is_complex():
-            raise InconsistentError(
-                volume.path, "is complex", "split it into a phase and a magnitude file"
-            )
     return torch.cat([v.tensor() if v.data.ndim == 4 else v.tensor()[None] for v in volumes])
+
+
+def _check_signal(magnitude: Tensor, mask: Tensor, paths: Sequence[Path]) -> None:
+    """Refuse an echo without signal: its phase means nothing, and its noise has no bound."""
+    for number, echo in enumerate(magnitude):
+        if not bool((echo[mask] > 0).any()):
+            which = f"echo {number + 1} of the magnitude" if len(magnitude) > 1 else "the magnitude"
+            raise InconsistentError(
+                paths[min(number, len(paths) - 1)],
+                f"{which} is zero everywhere in the mask",
+                "export the magnitude again, or leave that echo out of all files",
+            )
 
 
 def _geometry(volume: Volume, b0_dir: Sequence[float] | None) -> Geometry:
@@ -247,10 +266,10 @@ def _geometry(volume: Volume, b0_dir: Sequence[float] | None) -> Geometry:
         return volume.geometry
     try:
         return Geometry(volume.geometry.voxel_size, tuple(b0_dir))  # type: ignore[arg-type]
-    except ValueError as error:
-        raise UsageError(
-            "--b0-dir", str(error), "give three numbers that are not all zero"
-        ) from error
+    except (ValueError, OverflowError) as error:
+        listed = " ".join(f"{component:g}" for component in b0_dir)
+        fix = "give three numbers about 1, not all zero, such as 0 0 1"
+        raise UsageError("--b0-dir", f"{listed} is no direction", fix) from error
 
 
 def _is_file(mask: str | None) -> bool:

@@ -1,10 +1,7 @@
 """What `qsmnet reconstruct` writes: all of it, or nothing."""
 
-import contextlib
 import platform
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +12,15 @@ from torch import Tensor
 
 from qsmnet import __version__
 from qsmnet.cli.reconstruct_inputs import Inputs
-from qsmnet.errors import OutputError
 from qsmnet.evaluate.report import Panel, save_report
-from qsmnet.io.files import prepare_output_folder, sha256, write_json
+from qsmnet.io.files import sha256
 from qsmnet.io.nifti import write_volume
+from qsmnet.io.together import written_together
 from qsmnet.pipeline import Reconstruction
 
-#: Always written.
-RESULTS = ("chi.nii.gz", "chi.json", "report.png")
+#: Always written; the record is the map's sidecar.
+RECORD = "chi.json"
+RESULTS = ("chi.nii.gz", RECORD, "report.png")
 _WINDOW = (-0.1, 0.1)
 
 
@@ -118,12 +116,12 @@ def write_outputs(
     OutputError, ResourceError
         If something cannot be written; the folder is then as it was.
     """
-    with _all_or_nothing(folder, overwrite) as staging:
+    sources = [path for _, path in inputs.files]
+    with written_together(folder, "reconstruct", RECORD, record, overwrite, sources) as staging:
         affine, code = inputs.reference.affine, inputs.reference.space_code
         write_volume(staging / "chi.nii.gz", result.susceptibility.chi, affine, space_code=code)
         for name, volume in intermediates(result).items() if keep else ():
             write_volume(staging / name, volume, affine, space_code=code)
-        write_json(staging / "chi.json", record)
         save_report(
             staging / "report.png",
             _panels(result),
@@ -132,30 +130,6 @@ def write_outputs(
             title,
             _notes(inputs, result, record),
         )
-
-
-@contextlib.contextmanager
-def _all_or_nothing(folder: Path, overwrite: bool) -> Iterator[Path]:
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".qsmnet-", dir=folder))
-    except OSError as error:
-        raise OutputError(
-            folder, f"cannot be written: {error.strerror}", "check the folder"
-        ) from error
-    try:
-        yield staging
-        names = [each.name for each in staging.iterdir()]
-        prepare_output_folder(folder, names, overwrite)
-        for name in names:
-            (staging / name).replace(folder / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        # after a failure the folders that were made for it are empty, and go
-        for each in made:
-            with contextlib.suppress(OSError):
-                each.rmdir()
 
 
 def _panels(result: Reconstruction) -> list[Panel]:

@@ -13,12 +13,16 @@ _HELP = """usage: qsmnet simulate out=DIR [n=4] [simulator=brain] [seed=1] [key=
 
 Draw phantoms, render their local field with noise, and write one folder a scene with chi, mask,
 segmentation, local_field, local_field_exact and noise (NIfTI, ppm), scene.json (the record that
-makes it again), and contact_sheet.png.
+makes it again, and the kernel that made the field), and contact_sheet.png. A scene whose field is
+known outside the mask has field_support too: give it to reconstruct --field-support. Fields are
+made with kernel prism: invert them with it too (reconstruct --set kernel=prism).
 
   simulator=NAME          brain, primitives, fields, mixture
   simulator.shape=[128,160,128]
   simulator.acquisition.voxel_size=[0.7,0.7,1.4]  simulator.acquisition.b0_dir=[0,0.5,0.866]
   simulator.acquisition.noise=[0.002,0.002]       sd in ppm; noise_free=1 for none
+  simulator.acquisition.voids=0.3                 share of scenes with signal voids
+  simulator.acquisition.unmasked=1                the field is known on the whole grid
   split=NAME              an independent stream of scenes; overwrite=true replaces files
   --config-dir DIR        your own simulators;  --cfg job  shows every setting
 
@@ -48,12 +52,12 @@ def simulate(config: DictConfig) -> None:
     import matplotlib.pyplot as plt
 
     from qsmnet.simulate.contact_sheet import contact_sheet
-    from qsmnet.simulate.write import FILES, write_scene
+    from qsmnet.simulate.write import FIELD_SUPPORT, FILES, write_scene
 
     seed, n = whole_number(config, "seed", 0), whole_number(config, "n", 1)
     folder, overwrite = Path(config.out), bool(config.overwrite)
     names = [f"scene_{i:03d}" for i in range(n)]
-    outputs = [f"{name}/{file}" for name in names for file in FILES]
+    outputs = [f"{name}/{file}" for name in names for file in (*FILES, FIELD_SUPPORT)]
     prepare_output_folder(folder, [*outputs, "contact_sheet.png"], overwrite)
     simulator = instantiate(config.simulator, _convert_="all")
     shown = []

@@ -1,10 +1,11 @@
 """``qsmnet train experiment=NAME out=DIR``: a network from simulated or stored pairs."""
 
+import math
 import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -14,7 +15,11 @@ from qsmnet.cli.hydra_app import check_targets, run_app, whole_number
 from qsmnet.errors import OutputError, UnreadableError, UsageError
 
 if TYPE_CHECKING:
+    from qsmnet.simulate.acquisition import Acquisition
     from qsmnet.training.module import InversionModule
+
+# an acquisition's strong noise, as a factor of its largest
+_STRONGEST = 3.0
 
 _HELP = """usage: qsmnet train experiment=NAME out=DIR [key=value ...]
        qsmnet train resume=DIR [trainer.max_steps=N]
@@ -26,7 +31,7 @@ Train a network. Experiments: smoke (under a minute), unet, kqsm, kqsm_he2022.
   resume=DIR              go on exactly where DIR/last.ckpt stopped, with DIR's settings
   init=WEIGHTS            fine-tune released weights or a .safetensors file
   data=stored data.folder=PAIRS data.validation_folder=PAIRS
-                          train on your own pairs
+                          train on your own pairs, with any experiment
   trainer.max_steps=N trainer.devices=2 trainer.num_nodes=4 trainer.precision=bf16-mixed
   --config-dir DIR        your own experiments;  --cfg job  shows every setting;  --multirun sweeps
 
@@ -62,9 +67,11 @@ def train(config: DictConfig) -> None:
     if config.threads is not None:
         torch.set_num_threads(int(config.threads))
     seed_everything(whole_number(config, "seed", 0))
+    module = _module(config)
+    if config.init is not None and not resume:
+        _start_from_init(module, config)
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)  # noqa: S101
-    module = _module(config, resume)
     run = Run(folder, _card(settings), settings["trainer"], whole_number(config, "epoch", 1))
     data = instantiate(config.data, _convert_="all")
     if not resume and is_main_process():
@@ -76,11 +83,14 @@ def train(config: DictConfig) -> None:
         print(f"{folder / 'weights.safetensors'}: {card['steps']} steps, {card['validation']}")
 
 
-def _module(config: DictConfig, resume: bool) -> "InversionModule":
-    from qsmnet.training.module import InversionModule
-    from qsmnet.training.run import start_from
+def _module(config: DictConfig) -> "InversionModule":
+    from qsmnet.training.module import InversionModule, Schedule
 
-    module = InversionModule(
+    if config.schedule not in get_args(Schedule):
+        names = " or ".join(get_args(Schedule))
+        problem = f"must be {names}, got {config.schedule}"
+        raise UsageError("schedule", problem, "write schedule=cosine")
+    return InversionModule(
         instantiate(config.network, _convert_="all"),
         instantiate(config.loss),
         instantiate(config.optimizer),
@@ -88,10 +98,18 @@ def _module(config: DictConfig, resume: bool) -> "InversionModule":
         warmup=whole_number(config, "warmup", 0),
         ema_decay=float(config.ema_decay),
         seed=int(config.seed),
+        schedule=config.schedule,
     )
-    if config.init is not None and not resume:
-        start_from(module, str(config.init))
-    return module
+
+
+def _start_from_init(module: "InversionModule", config: DictConfig) -> None:
+    """Copy the weights, and keep their hash: a resumed run's card names them without the file."""
+    from qsmnet.training.run import start_from
+    from qsmnet.weights.store import load_weights
+
+    start_from(module, str(config.init))
+    _, card = load_weights(str(config.init))
+    OmegaConf.update(config, "init_sha256", card["sha256"], force_add=True)
 
 
 def _folder(config: DictConfig, is_main: bool) -> Path:
@@ -114,6 +132,8 @@ def _resumed(config: DictConfig, folder: Path) -> DictConfig:
     stored = OmegaConf.load(folder / "config.yaml")
     assert isinstance(stored, DictConfig)  # noqa: S101
     check_targets(stored)
+    # of runs begun before it was a setting
+    stored.setdefault("schedule", "cosine")
     # the folder may have been moved, or named from elsewhere; the bank lies in it
     OmegaConf.update(stored, "out", str(folder))
     if any(override.startswith("trainer.max_steps=") for override in _overrides()):
@@ -127,27 +147,57 @@ def _overrides() -> list[str]:
 
 
 def _card(settings: dict[Any, Any]) -> dict[str, Any]:
-    recipe = ("simulator", "data", "loss", "optimizer", "trainer", "seed")
+    # nothing is known of what a user's own pairs cover, and nothing was simulated
+    simulated = "training" in settings["data"]
+    recipe = ("data", "loss", "optimizer", "schedule", "schedule_steps", "warmup", "ema_decay")
+    parts = ("simulator",) if simulated else ()
     card = {
         "network": settings["network"],
-        "recipe": {key: settings[key] for key in recipe},
+        "recipe": {key: settings[key] for key in (*parts, *recipe, "trainer", "seed")},
         "commit": _commit(),
         "hardware": f"{platform.machine()}, {_processor()}",
     }
-    # nothing is known of what a user's own pairs cover
-    if "training" in settings["data"]:
-        card["trained_for"] = _range(settings["simulator"]["acquisition"])
+    if simulated:
+        card["trained_for"] = _range(settings["data"])
+    if settings["init"] is not None:
+        card["init"] = {"weights": settings["init"], "sha256": settings.get("init_sha256")}
     return card
 
 
-def _range(acquisition: dict[str, Any]) -> dict[str, Any]:
-    fixed = acquisition.get("voxel_size")
+def _range(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what simulated pairs cover; no setting tells a bound of their susceptibility."""
+    from qsmnet.simulate.acquisition import voxel_size_list
+
+    acquisition = instantiate(data["training"]["acquisition"], _convert_="all")
+    sizes = (
+        voxel_size_list(data["seed"], acquisition.voxel_sizes, acquisition.isotropic)
+        if acquisition.voxel_size is None
+        else [acquisition.voxel_size]
+    )
+    edges = [float(edge) for size in sizes for edge in size]
     return {
-        "voxel_size_mm": [min(fixed), max(fixed)] if fixed else [0.5, 3.0],
-        "tilt_degrees": acquisition.get("tilt", 180.0),
-        "noise_ppm": acquisition.get("noise", [1e-4, 1e-2]),
-        "chi_ppm": [-3.5, 2.0],
+        "voxel_size_mm": [min(edges), max(edges)],
+        "tilt_degrees": _largest_tilt(acquisition),
+        "noise_ppm": _noise_range(acquisition),
     }
+
+
+def _largest_tilt(acquisition: "Acquisition") -> float:
+    if acquisition.b0_dir is not None:
+        cosine = abs(acquisition.b0_dir[2]) / math.hypot(*acquisition.b0_dir)
+        return round(math.degrees(math.acos(min(1.0, cosine))), 2)
+    return 0.0 if acquisition.axial >= 1 else acquisition.tilt
+
+
+def _noise_range(acquisition: "Acquisition") -> list[float]:
+    """Range of a scan's standard deviation in ppm, outside of signal voids."""
+    low, high = (float(level) for level in acquisition.noise)
+    free, strong = acquisition.noise_free, acquisition.strongly_noisy
+    # what is neither noise-free nor strongly noisy lies between low and high
+    levels = [0.0] if free > 0 else []
+    levels += [low, high] if free + strong < 1 else []
+    levels += [high, _STRONGEST * high] if strong > 0 and free < 1 else []
+    return [min(levels), max(levels)]
 
 
 def _commit() -> str:

@@ -15,9 +15,12 @@ from qsmnet.evaluate.compare import Result, referenced
 from qsmnet.evaluate.figures import comparison_figure, mask_centre, spectrum_figure
 from qsmnet.evaluate.regions import QSM_CI_NAMES, region_statistics
 from qsmnet.evaluate.table import metrics_csv, metrics_markdown, regions_csv, spectrum_csv
-from qsmnet.io.files import atomic_write, write_json, write_text
+from qsmnet.io.files import atomic_write, write_text
 from qsmnet.io.nifti import write_volume
 from qsmnet.volumes import LocalField, Susceptibility
+
+#: The record, which `qsmnet.io.together.written_together` adds to what is written here.
+RECORD = "comparison.json"
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ class Reference:
 def output_names(
     inverters: Sequence[str], with_truth: bool, with_segmentation: bool
 ) -> tuple[str, ...]:
-    """Every file that `save_comparison` may write, so that they can be checked before any work."""
-    names = ["metrics.csv", "metrics.md", "comparison.png", "comparison.json"]
+    """Every file of a comparison, so that they can be checked before any work."""
+    names = ["metrics.csv", "metrics.md", "comparison.png", RECORD]
     names += ["spectrum.csv", "spectrum.png"] if with_truth else []
     names += ["regions.csv"] if with_segmentation else []
     return (*names, *(map_name(inverter) for inverter in inverters))
@@ -70,18 +73,12 @@ def map_name(inverter: str) -> str:
     return f"chi_{inverter}.nii.gz"
 
 
-def save_comparison(
-    folder: Path,
-    results: Sequence[Result],
-    reference: Reference,
-    record: Mapping[str, object],
-    overwrite: bool = False,
-) -> None:
-    """Write tables, pictures, the record and one map a method.
+def save_comparison(folder: Path, results: Sequence[Result], reference: Reference) -> None:
+    """Write tables, pictures and one map a method.
 
-    ``metrics.csv``, ``metrics.md``, ``comparison.png``, ``comparison.json`` always;
-    ``spectrum.csv`` and ``spectrum.png`` with truth; ``regions.csv`` with a segmentation;
-    ``chi_NAME.nii.gz`` (ppm, relative to the mean over the mask) of every method that did not fail.
+    ``metrics.csv``, ``metrics.md``, ``comparison.png`` always; ``spectrum.csv`` and
+    ``spectrum.png`` with truth; ``regions.csv`` with a segmentation; ``chi_NAME.nii.gz`` (ppm,
+    relative to the mean over the mask) of every method that did not fail.
 
     Raises
     ------
@@ -91,14 +88,13 @@ def save_comparison(
     for result in results:
         if result.chi is not None:
             path, chi = folder / map_name(result.inverter), result.chi.nan_to_num(0, 0, 0)
-            write_volume(path, chi, reference.affine, overwrite, reference.space_code)
-    write_text(folder / "metrics.csv", metrics_csv(results), overwrite)
+            write_volume(path, chi, reference.affine, space_code=reference.space_code)
+    write_text(folder / "metrics.csv", metrics_csv(results))
     caption = caption_of(reference.local, reference.truth is not None)
-    write_text(folder / "metrics.md", f"{metrics_markdown(results)}\n{caption}\n", overwrite)
-    write_json(folder / "comparison.json", dict(record), overwrite)
-    _save_pictures(folder, results, reference, overwrite)
+    write_text(folder / "metrics.md", f"{metrics_markdown(results)}\n{caption}\n")
+    _save_pictures(folder, results, reference)
     if reference.segmentation is not None:
-        write_text(folder / "regions.csv", _regions(results, reference), overwrite)
+        write_text(folder / "regions.csv", _regions(results, reference))
 
 
 def caption_of(local: LocalField, with_truth: bool = True) -> str:
@@ -118,21 +114,19 @@ def caption_of(local: LocalField, with_truth: bool = True) -> str:
     )
 
 
-def _save_pictures(
-    folder: Path, results: Sequence[Result], reference: Reference, overwrite: bool
-) -> None:
+def _save_pictures(folder: Path, results: Sequence[Result], reference: Reference) -> None:
     local, truth = reference.local, reference.referenced_truth
     centre = mask_centre(local.mask.cpu().numpy())
     title = f"susceptibility, noise {local.noise_level():.2g} ppm"
     picture = comparison_figure(
         results, None if truth is None else truth.cpu(), local.geometry, centre, title
     )
-    save_figure(folder / "comparison.png", picture, overwrite)
+    save_figure(folder / "comparison.png", picture)
     if truth is not None:
         curves = {r.inverter: r.spectrum for r in results if r.spectrum is not None}
-        write_text(folder / "spectrum.csv", spectrum_csv(results), overwrite)
+        write_text(folder / "spectrum.csv", spectrum_csv(results))
         figure = spectrum_figure(curves, "where in k-space the maps are wrong")
-        save_figure(folder / "spectrum.png", figure, overwrite)
+        save_figure(folder / "spectrum.png", figure)
 
 
 def save_figure(path: Path, figure: Figure, overwrite: bool = False) -> None:

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from qsmnet.dipole import Kernel
 from qsmnet.geometry import Geometry
 from qsmnet.inversion.inverter import Input
+from qsmnet.networks.contract import quiet_support
 from qsmnet.networks.frame import Frame
 from qsmnet.volumes import LocalField, Susceptibility
 from qsmnet.weights.store import Card, load_weights
-
-_VOID = 5.0  # times the median noise
-
 
 @dataclass(frozen=True)
 class LearnedInverter:
@@ -123,7 +121,7 @@ def _invert(
     mask: Tensor,
     geometry: Geometry,
 ) -> Tensor:
-    known = support * (noise <= _VOID * noise[mask > 0].median())
+    known = quiet_support(support, noise, mask)
     inputs = [
         volume[None, None] for volume in (field * (known > 0), known, noise * (known > 0), mask)
     ]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def prepare_output_folder(
     inputs: Iterable[str | Path] = (),
     needed_bytes: int = 0,
 ) -> Path:
-    """Check, before anything is computed, that every output can be written; create nothing.
+    """Check, before anything is computed, that every output can be written; leave nothing.
 
     Parameters
     ----------
@@ -51,12 +52,44 @@ def prepare_output_folder(
     """
     folder = Path(path)
     _check_writable(folder)
+    with scratch_folder(folder):  # permissions do not tell everything: /proc, quotas, long names
+        pass
     outputs = [folder / name for name in files]
     _check_not_inputs(outputs, inputs)
     for output in outputs:
         _check_free(output, overwrite)
     _check_space(folder, needed_bytes)
     return folder
+
+
+@contextlib.contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder in ``folder``, and remove it afterwards with all that is in it.
+
+    ``folder`` and its parents are made where they do not exist, and go too if they stay empty.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    ResourceError
+        If the disk or the quota is full.
+    """
+    made = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    scratch = None
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=".qsmnet-", dir=folder))
+        except OSError as error:
+            raise write_error(folder, error) from error
+        yield scratch
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        for each in made:
+            with contextlib.suppress(OSError):
+                each.rmdir()
 
 
 @contextlib.contextmanager
@@ -86,7 +119,7 @@ def atomic_write(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         if os.name == "posix":  # elsewhere a folder cannot be opened
             _flush(target.parent)
     except OSError as error:
-        raise _write_error(target, error) from error
+        raise write_error(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -133,6 +166,14 @@ def write_json(path: str | Path, content: object, overwrite: bool = False) -> No
     write_text(path, text + "\n", overwrite)
 
 
+def write_error(target: Path, error: OSError) -> QsmnetError:
+    """Give the error, in this package's words, of a file or folder that could not be written."""
+    reason = error.strerror or str(error)
+    if error.errno in _NO_SPACE:
+        return ResourceError(target, f"cannot be written: {reason.lower()}", "free some disk space")
+    return OutputError(target, f"cannot be written: {reason.lower()}", "check the output folder")
+
+
 def _plain(value: object) -> object:
     if isinstance(value, Path):
         return value.name
@@ -142,16 +183,22 @@ def _plain(value: object) -> object:
 
 
 def _check_free(target: Path, overwrite: bool) -> None:
-    if target.is_dir():
+    try:
+        is_folder, is_there = target.is_dir(), target.exists() or target.is_symlink()
+    except OSError as error:
+        raise write_error(target, error) from error
+    if is_folder:
         raise OutputError(target, "is a folder", "name a file")
-    if not overwrite and (target.exists() or target.is_symlink()):
+    if not overwrite and is_there:
         raise OutputError(target, "exists already", "choose another folder or pass --overwrite")
 
 
 def _check_writable(folder: Path) -> None:
     existing = folder
-    while not existing.exists() and existing != existing.parent:
+    while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
+    if existing.is_symlink() and not os.path.exists(existing):  # noqa: PTH110 exists() may raise
+        raise OutputError(existing, "is a link to nothing", "remove it, or name another folder")
     if not existing.is_dir():
         raise OutputError(existing, "is a file where a folder is needed", "name another folder")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -180,10 +227,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _write_error(target: Path, error: OSError) -> QsmnetError:
-    reason = error.strerror or str(error)
-    if error.errno in _NO_SPACE:
-        return ResourceError(target, f"cannot be written: {reason.lower()}", "free some disk space")
-    return OutputError(target, f"cannot be written: {reason.lower()}", "check the output folder")

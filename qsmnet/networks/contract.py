@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qsmnet.geometry import Geometry
+
+_VOID = 5.0
 
 
 class Network(Protocol):
@@ -40,6 +42,19 @@ class Network(Protocol):
             One an item.
         """
         ...
+
+
+def quiet_support(
+    support: Float[Tensor, "*batch x y z"],
+    noise: Float[Tensor, "*batch x y z"],
+    mask: Float[Tensor, "*batch x y z"] | Bool[Tensor, "*batch x y z"],
+) -> Float[Tensor, "*batch x y z"]:
+    """Support of one volume without its signal voids: noise over five times its median in the mask.
+
+    There the field weighs less than a twenty-fifth; a network that takes the noise as nearly one
+    number is better off without.
+    """
+    return support * (noise <= _VOID * noise[mask > 0].median())
 
 
 def robust_scale(

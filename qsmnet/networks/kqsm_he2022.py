@@ -10,15 +10,23 @@ from torch.nn import functional as F
 from qsmnet.dipole import Shape, sampled_kernel
 from qsmnet.geometry import Geometry
 
+_AXES = (-3, -2, -1)
+_SLOPE = 0.1
+
 
 class KQSMHe2022(nn.Module):
     """Residual network on k-space (He et al. 2022, 10.3389/fnins.2022.837721), 502,594 parameters.
 
     Three channels on the centred full k-space, ``Re TKD, Im TKD, D``; a convolution to 32 channels,
-    eight residual blocks with dropout, two convolutions and one to ``Re chi, Im chi``. As in the
-    authors' code: raw unnormalised FFT, no input scaling, the whole spectrum is replaced, the image
-    is ``|ifft| sign(Re ifft)``, and truncation writes +threshold even where D is negative. So it is
-    not homogeneous, other than the project's own networks.
+    eight residual blocks with dropout, two convolutions and one to ``Re chi, Im chi``. A leaky ReLU
+    of slope 0.1 follows every convolution but the last, that of a block's second one after the
+    shortcut is added. Weights start as PyTorch's convolutions do.
+
+    Wiring and input are those of the authors' code (github.com/TyrionJ/k-QSM): raw unnormalised
+    FFT, no input scaling, the whole spectrum is replaced, the image is ``|ifft| sign(Re ifft)``,
+    truncation writes +threshold even where D is negative, and D(0) is 1/3. So it is not
+    homogeneous, other than the project's own networks. Two things differ: D knows the voxel size,
+    where the authors' scans were all of 1 mm, and is even at the Nyquist frequencies.
 
     Parameters
     ----------
@@ -38,7 +46,10 @@ class KQSMHe2022(nn.Module):
         self.stem = nn.Conv3d(3, width, 3, padding=1)
         self.blocks = nn.ModuleList([_DropoutBlock(width, dropout) for _ in range(blocks)])
         self.tail = nn.Sequential(
-            nn.Conv3d(width, width, 3, padding=1), nn.Conv3d(width, width, 3, padding=1)
+            nn.Conv3d(width, width, 3, padding=1),
+            nn.LeakyReLU(_SLOPE),
+            nn.Conv3d(width, width, 3, padding=1),
+            nn.LeakyReLU(_SLOPE),
         )
         self.head = nn.Conv3d(width, 2, 3, padding=1)
 
@@ -53,9 +64,7 @@ class KQSMHe2022(nn.Module):
         """Susceptibility in ppm; see `qsmnet.networks.contract.Network`."""
         spectrum = self.spectrum(field * support, geometry)
         with torch.autocast(field.device.type, enabled=False):
-            image = torch.fft.ifftn(
-                torch.fft.ifftshift(spectrum, dim=(-3, -2, -1)), dim=(-3, -2, -1)
-            )
+            image = torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=_AXES), dim=_AXES)
             chi: Tensor = (image.abs() * image.real.sign())[:, None]
             return chi
 
@@ -63,9 +72,9 @@ class KQSMHe2022(nn.Module):
         self, field: Float[Tensor, "batch 1 x y z"], geometry: Sequence[Geometry]
     ) -> Complex[Tensor, "batch x y z"]:
         """Predicted centred k-space, unnormalised."""
-        state = self.stem(self.inputs(field, geometry))
+        state = F.leaky_relu(self.stem(self.inputs(field, geometry)), _SLOPE)
         for block in self.blocks:
-            state = block(F.leaky_relu(state, 0.1))
+            state = block(state)
         predicted = self.head(self.tail(state)).float()
         return torch.complex(predicted[:, 0], predicted[:, 1])
 
@@ -74,12 +83,10 @@ class KQSMHe2022(nn.Module):
     ) -> Float[Tensor, "batch 3 x y z"]:
         """``Re TKD, Im TKD, D`` on the centred grid."""
         shape: Shape = (field.shape[-3], field.shape[-2], field.shape[-1])
-        kernels = [sampled_kernel(shape, each).to(field) for each in geometry]
-        kernel = torch.fft.fftshift(torch.stack(kernels), dim=(-3, -2, -1))
+        kernels = [_centred_kernel(shape, each) for each in geometry]
+        kernel = torch.stack(kernels).to(field.device, torch.float32)
         with torch.autocast(field.device.type, enabled=False):
-            spectrum = torch.fft.fftshift(
-                torch.fft.fftn(field[:, 0].float(), dim=(-3, -2, -1)), dim=(-3, -2, -1)
-            )
+            spectrum = torch.fft.fftshift(torch.fft.fftn(field[:, 0].float(), dim=_AXES), dim=_AXES)
         truncated = torch.where(kernel.abs() < self.threshold, self.threshold, kernel)
         tkd = spectrum / truncated
         return torch.stack([tkd.real, tkd.imag, kernel], dim=1)
@@ -93,7 +100,15 @@ class _DropoutBlock(nn.Module):
         self.second = nn.Conv3d(width, width, 3, padding=1)
 
     def forward(self, state: Tensor) -> Tensor:
-        """Convolution, Leaky-ReLU, dropout, convolution, shortcut."""
-        hidden = self.dropout(F.leaky_relu(self.first(state), 0.1))
-        result: Tensor = state + self.second(hidden)
+        """Convolution, Leaky-ReLU, dropout, convolution, shortcut, Leaky-ReLU."""
+        hidden = self.dropout(F.leaky_relu(self.first(state), _SLOPE))
+        result: Tensor = F.leaky_relu(state + self.second(hidden), _SLOPE)
         return result
+
+
+def _centred_kernel(shape: Shape, geometry: Geometry) -> Float[Tensor, "kx ky kz"]:
+    kernel = sampled_kernel(shape, geometry)
+    # what the authors' formula gives at k = 0, where a field says nothing of its source
+    kernel[0, 0, 0] = 1.0 / 3.0
+    centred: Tensor = torch.fft.fftshift(kernel)
+    return centred

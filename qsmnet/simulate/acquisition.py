@@ -50,6 +50,9 @@ class Acquisition:
     noise_free, strongly_noisy, unmasked
         Shares of scans without noise, with one to three times the largest noise, and with a field
         that is known outside the mask.
+    voids
+        Share of scans with signal voids: one to six balls of 1.5 to 5 mm radius, where the noise is
+        10 to 100 times as strong. A scan without noise stays so.
     kernel
         ``prism``, since phantoms are partial-volume voxels.
     padding
@@ -66,6 +69,7 @@ class Acquisition:
     noise_free: float = 0.15
     strongly_noisy: float = 0.1
     unmasked: float = 0.1
+    voids: float = 0.3
     kernel: Kernel = "prism"
     padding: float = 2.0
 
@@ -84,6 +88,7 @@ class Acquisition:
             "b0_dir": self._draw_direction(rng),
             "noise": self._draw_noise(rng),
             "unmasked": bool(rng.random() < self.unmasked),
+            "voids": self._draw_voids(rng),
         }
 
     def _draw_direction(self, rng: np.random.Generator) -> list[float]:
@@ -112,6 +117,18 @@ class Acquisition:
             "seed": draw_seed(rng),
         }
 
+    def _draw_voids(self, rng: np.random.Generator) -> list[Record]:
+        n = int(rng.integers(1, 7)) if rng.random() < self.voids else 0
+        return [
+            {
+                # shares of the field of view, whose size a measurement does not know
+                "centre": rng.uniform(-0.4, 0.4, 3).tolist(),
+                "radius": uniform(rng, (1.5, 5.0)),
+                "factor": log_uniform(rng, 10.0, 100.0),
+            }
+            for _ in range(n)
+        ]
+
 
 def voxel_size_list(seed: int, n: int, isotropic: float) -> list[Triple]:
     """Return ``n`` voxel sizes in mm.
@@ -130,13 +147,31 @@ def voxel_size_list(seed: int, n: int, isotropic: float) -> list[Triple]:
     return sizes
 
 
-def noise_map(record: Record, grid: Grid) -> Float[Tensor, "x y z"]:
-    """Render the standard deviation in ppm: constant, or smooth as coil sensitivity makes it."""
-    if record["variation"] == 0 or record["level"] == 0:
-        return torch.full(grid.shape, float(record["level"]), device=grid.device)
-    half = max(grid.extent) / 2
-    smooth = lattice_noise(record["seed"] + 1, half / 2, grid.points(), extent=half * 1.01)
-    return float(record["level"]) * torch.exp(record["variation"] * smooth)
+def noise_map(record: Record, grid: Grid, voids: Sequence[Record] = ()) -> Float[Tensor, "x y z"]:
+    """Render the standard deviation in ppm.
+
+    It is constant, or smooth as coil sensitivity makes it; in signal voids it is many times as
+    large. Where voids overlap the stronger one counts.
+    """
+    deviation = torch.full(grid.shape, float(record["level"]), device=grid.device)
+    if record["level"] == 0:
+        return deviation
+    if record["variation"] != 0:
+        half = max(grid.extent) / 2
+        smooth = lattice_noise(record["seed"] + 1, half / 2, grid.points(), extent=half * 1.01)
+        deviation *= torch.exp(record["variation"] * smooth)
+    return deviation * _gain_of_voids(voids, grid)
+
+
+def _gain_of_voids(voids: Sequence[Record], grid: Grid) -> Float[Tensor, "x y z"]:
+    gain = torch.ones(grid.shape, device=grid.device)
+    for void in voids:
+        centre = [c * e for c, e in zip(void["centre"], grid.extent, strict=True)]
+        window = grid.window(centre, void["radius"])
+        middle = torch.tensor(centre, device=grid.device).reshape(3, 1, 1, 1)
+        inside = (grid.points(window) - middle).square().sum(0) <= void["radius"] ** 2
+        gain[window] = torch.where(inside, gain[window].clamp_min(void["factor"]), gain[window])
+    return gain
 
 
 def add_noise(

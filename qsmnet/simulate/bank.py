@@ -60,8 +60,8 @@ class Bank:
     def phantom(self, index: int) -> Phantom:
         """Phantom ``index``; its susceptibility was rounded to half precision once, on the disk."""
         with np.load(self._path(index)) as stored:
-            labels = torch.from_numpy(stored["labels"])
-            chi = torch.from_numpy(stored["chi"].astype(np.float32))
+            labels = torch.from_numpy(stored["labels"]).to(self.simulator.device)
+            chi = torch.from_numpy(stored["chi"].astype(np.float32)).to(self.simulator.device)
         return Phantom(chi, labels < _OUTSIDE, torch.where(labels < _OUTSIDE, labels, 0))
 
     def _path(self, index: int) -> Path:
@@ -93,7 +93,7 @@ def _render_to(job: tuple[Simulator, Record, Path]) -> None:
     labels = torch.where(phantom.mask, phantom.segmentation, _OUTSIDE).to(torch.uint8)
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("wb") as stream:
-        np.savez(stream, chi=phantom.chi.half().numpy(), labels=labels.numpy())
+        np.savez(stream, chi=phantom.chi.half().cpu().numpy(), labels=labels.cpu().numpy())
     part.replace(path)
 
 

@@ -19,7 +19,7 @@ from qsmnet.simulate.phantom import Phantom, Record
 from qsmnet.simulate.randomness import (
     draw_seed,
     lattice_noise,
-    random_rotation,
+    small_rotation,
     uniform,
 )
 from qsmnet.simulate.shapes import ellipsoid
@@ -128,7 +128,7 @@ class Brain:
         self, rng: np.random.Generator, grid: Grid, radii: list[float]
     ) -> dict[str, object]:
         whole = bool(rng.random() < self.whole)
-        rotation = random_rotation(rng, 12.0)
+        rotation = small_rotation(rng, 12.0)
         if not whole:
             centre = [float(rng.uniform(-0.55, 0.55)) * r for r in radii]
             return {"scale": uniform(rng, (0.7, 1.1)), "centre": centre, "rotation": rotation}
@@ -143,7 +143,7 @@ class Brain:
             "label": label,
             "shift": rng.normal(0, 1.0, 3).tolist(),
             "size": rng.uniform(0.8, 1.2, 3).tolist(),
-            "rotation": random_rotation(rng, 20.0),
+            "rotation": small_rotation(rng, 20.0),
         }
 
     def _draw_contrast(self, rng: np.random.Generator) -> dict[str, float]:
@@ -158,7 +158,7 @@ class _Canvas:
     def __init__(self, record: Record, grid: Grid) -> None:
         self.placement: Record = record["placement"]
         self.grid = grid
-        self.edge: float = grid.edge / self.placement["scale"]
+        self.margin: float = grid.margin / self.placement["scale"]
         self.softness: float = record["softness"]
         self.values: dict[str, float] = record["chi"]
         self.chi: Float[Tensor, "x y z"] = torch.zeros(grid.shape, device=grid.device)
@@ -172,7 +172,8 @@ class _Canvas:
 
     def coverage(self, distance: Tensor) -> Tensor:
         """Share of a voxel inside a surface, from the signed distance in the brain's mm."""
-        return (0.5 - distance / (self.edge * self.softness)).clamp(0.0, 1.0)
+        width = self.grid.ramp(distance) / float(self.placement["scale"])
+        return (0.5 - distance / (width * self.softness)).clamp(0.0, 1.0)
 
     def blend(
         self, label: int | None, weight: Tensor, value: Tensor | float, window: Window = WHOLE

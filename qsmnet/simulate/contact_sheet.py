@@ -60,5 +60,5 @@ def _title(scene: Scene) -> str:
     sizes = " x ".join(f"{d:g}" for d in scene.geometry.voxel_size)
     direction = ", ".join(f"{c:.2f}" for c in scene.geometry.b0_dir)
     source = f"{scene.record['source']} {scene.record['index']} (seed {scene.record['seed']})"
-    noise = 1e3 * float(scene.noise[scene.mask].mean())
+    noise = 1e3 * float(scene.noise[scene.mask].median())
     return f"{source}: {sizes} mm, B0 ({direction}), noise {noise:.2f} ppb"

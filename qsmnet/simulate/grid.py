@@ -11,6 +11,8 @@ from qsmnet.geometry import Triple
 
 Window = tuple[slice, slice, slice]
 WHOLE: Window = (slice(None), slice(None), slice(None))
+# squared slope of a distance that has no direction; that of a surface is about 1
+_FLAT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,13 @@ class Grid:
 
     @property
     def edge(self) -> float:
-        """Mean voxel edge in mm: the width of a partial-volume ramp."""
+        """Mean voxel edge in mm."""
         return sum(self.voxel_size) / 3
+
+    @property
+    def margin(self) -> float:
+        """Distance in mm from a surface beyond which no ramp of a softness up to 4 reaches."""
+        return 2 * max(self.voxel_size)
 
     def axis(self, dimension: int, window: slice = slice(None)) -> Float[Tensor, " n"]:
         """Coordinates in mm of the voxel centres along one axis."""
@@ -62,9 +69,30 @@ class Grid:
             slices.append(slice(low, max(low, high)))
         return slices[0], slices[1], slices[2]
 
-    def coverage(self, distance: Tensor, softness: float = 1.0) -> Tensor:
+    def coverage(
+        self, distance: Float[Tensor, "x y z"], softness: float = 1.0
+    ) -> Float[Tensor, "x y z"]:
         """Share of a voxel inside a surface, from the signed distance (mm, negative inside)."""
-        return (0.5 - distance / (self.edge * softness)).clamp(0.0, 1.0)
+        return (0.5 - distance / (self.ramp(distance) * softness)).clamp(0.0, 1.0)
+
+    def ramp(self, distance: Float[Tensor, "x y z"]) -> Float[Tensor, "x y z"] | float:
+        r"""Width in mm over which a surface of normal n cuts a voxel of edges d.
+
+        :math:`\sqrt{\sum (n_i d_i)^2}`, so that the ramp has the variance of the voxel projected on
+        n: the edge itself where all are equal. n is the direction in which ``distance`` grows, by
+        differences along the axes; its unit does not matter.
+        """
+        if len(set(self.voxel_size)) == 1:
+            return self.edge
+        # where the distance is flat, as in the middle of a solid, the mean edge
+        across = torch.full_like(distance, _FLAT * self.edge**2)
+        length = torch.full_like(distance, _FLAT)
+        for axis, d in enumerate(self.voxel_size):
+            if distance.shape[axis] > 1:
+                step = torch.gradient(distance, dim=axis)[0].square_()
+                across += step
+                length.add_(step, alpha=1 / d**2)
+        return across.div_(length).sqrt_()
 
 
 def paint(volume: Tensor, weight: Tensor, value: Tensor | float) -> None:

@@ -24,9 +24,15 @@ from qsmnet.simulate.shapes import capsule, ellipsoid
 
 @runtime_checkable
 class Canvas(Protocol):
-    """What overlays are painted on."""
+    """What overlays are painted on.
 
-    edge: float
+    Parameters
+    ----------
+    margin
+        Distance from a surface, in the brain's mm, beyond which its partial volume does not reach.
+    """
+
+    margin: float
 
     def window(self, path: Sequence[Sequence[float]], reach: float) -> Window:
         """Block of voxels within ``reach`` mm of the path's bounding box."""
@@ -107,7 +113,7 @@ class Vessels:
         """Paint tubes with partial volume, labelled as blood."""
         for vein in record["veins"]:
             for start, stop in zip(vein["path"][:-1], vein["path"][1:], strict=True):
-                window = canvas.window([start, stop], vein["radius"] + 2 * canvas.edge)
+                window = canvas.window([start, stop], vein["radius"] + canvas.margin)
                 distance = capsule(canvas.points(window), start, stop, vein["radius"])
                 canvas.blend(tissue.BLOOD, canvas.coverage(distance), vein["chi"], window)
 
@@ -164,7 +170,7 @@ class Lesions:
     def render(self, record: Record, canvas: Canvas) -> None:
         """Paint each in its bounding box."""
         for lesion in record["lesions"]:
-            window = canvas.window([lesion["centre"]], max(lesion["radii"]) + 2 * canvas.edge)
+            window = canvas.window([lesion["centre"]], max(lesion["radii"]) + canvas.margin)
             points = canvas.points(window)
             offset = torch.tensor(lesion["centre"], dtype=points.dtype, device=points.device)
             rotation = torch.tensor(lesion["rotation"], device=points.device)

@@ -70,7 +70,7 @@ class Primitives:
 
 
 def _paint_solid(chi: torch.Tensor, solid: Record, grid: Grid) -> None:
-    window = grid.window(solid["centre"], 1.8 * max(solid["radii"]) + 2 * grid.edge)
+    window = grid.window(solid["centre"], 1.8 * max(solid["radii"]) + grid.margin)
     block = chi[window]
     if block.numel() == 0:
         return

@@ -37,13 +37,29 @@ def uniform(rng: np.random.Generator, bounds: Sequence[float]) -> float:
     return float(rng.uniform(bounds[0], bounds[1]))
 
 
-def random_rotation(rng: np.random.Generator, largest_degrees: float = 180.0) -> list[list[float]]:
+def random_rotation(rng: np.random.Generator) -> list[list[float]]:
+    """Rotation matrix, uniform over all rotations: a uniform unit quaternion.
+
+    A uniform axis with a uniform angle is not: it favours small angles.
+    """
+    quaternion = rng.normal(size=4)
+    scalar, *vector = quaternion / np.linalg.norm(quaternion)
+    return _rotation(np.array(vector), 2 * scalar, 2.0)
+
+
+def small_rotation(rng: np.random.Generator, largest_degrees: float) -> list[list[float]]:
     """Rotation matrix about a uniform axis by a uniform angle of up to ``largest_degrees``."""
     axis = rng.normal(size=3)
     axis /= np.linalg.norm(axis)
     angle = np.radians(rng.uniform(-largest_degrees, largest_degrees))
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    matrix = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return _rotation(axis, np.sin(angle), 1 - np.cos(angle))
+
+
+def _rotation(vector: np.ndarray, once: float, twice: float) -> list[list[float]]:
+    # Rodrigues: the identity plus multiples of the cross product, applied once and twice
+    x, y, z = vector
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    matrix = np.eye(3) + once * cross + twice * cross @ cross
     rows: list[list[float]] = matrix.tolist()
     return rows
 
@@ -57,15 +73,16 @@ def lattice_noise(
     three-point binomial filter and interpolated linearly; correlation length about two spacings.
     """
     n = max(4, round(2 * extent / spacing) + 1)
-    lattice = white_noise(seed, (1, 1, n, n, n), points.device)
-    taps = torch.tensor([0.25, 0.5, 0.25], device=points.device)
+    # smoothed before it moves: a GPU's convolutions round to ten bits
+    lattice = white_noise(seed, (1, 1, n, n, n))
+    taps = torch.tensor([0.25, 0.5, 0.25])
     for axis in range(3):
         shape = [1, 1, 1, 1, 1]
         shape[2 + axis] = 3
         padding = [0, 0, 0]
         padding[axis] = 1
         lattice = torch.nn.functional.conv3d(lattice, taps.reshape(shape), padding=tuple(padding))
-    lattice = lattice / lattice.std()
+    lattice = (lattice / lattice.std()).to(points.device)
     # grid_sample wants the last axis first and coordinates in [-1, 1]
     grid = (points / extent).flip(0).permute(1, 2, 3, 0)[None]
     sampled: Tensor = torch.nn.functional.grid_sample(

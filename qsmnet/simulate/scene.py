@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from qsmnet.dipole import Kernel
 from qsmnet.geometry import Geometry
 from qsmnet.simulate.phantom import Record
 from qsmnet.volumes import LocalField
@@ -34,6 +35,8 @@ class Scene:
         Voxel size and B0 direction.
     record
         Plain JSON from which `Simulator.render` makes the same scene.
+    kernel
+        Of the dipole that made the field.
     """
 
     chi: Float[Tensor, "x y z"]
@@ -45,6 +48,7 @@ class Scene:
     field_support: Bool[Tensor, "x y z"]
     geometry: Geometry
     record: Record
+    kernel: Kernel
 
     def as_local_field(self) -> LocalField:
         """Return what an inverter is given: never the truth."""

@@ -116,10 +116,11 @@ class Simulator:
     def _with_noise(
         self, phantom: Phantom, exact: torch.Tensor, record: Record, geometry: Geometry
     ) -> Scene:
-        noise = record["acquisition"]["noise"]
-        deviation = noise_map(noise, self.grid(record))
-        unmasked = record["acquisition"]["unmasked"]
-        support = torch.ones_like(phantom.mask) if unmasked else phantom.mask
+        acquisition = record["acquisition"]
+        noise = acquisition["noise"]
+        # older records know no voids
+        deviation = noise_map(noise, self.grid(record), acquisition.get("voids", ()))
+        support = torch.ones_like(phantom.mask) if acquisition["unmasked"] else phantom.mask
         return Scene(
             chi=phantom.chi,
             mask=phantom.mask,
@@ -130,6 +131,7 @@ class Simulator:
             field_support=support,
             geometry=geometry,
             record=record,
+            kernel=self.acquisition.kernel,
         )
 
     def _shape(self, voxel_size: Triple) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ import torch
 
 import qsmnet
 from qsmnet.geometry import Geometry
-from qsmnet.io.files import write_json
+from qsmnet.io.files import prepare_output_folder, write_json
 from qsmnet.io.nifti import write_volume
 from qsmnet.simulate import tissue
 from qsmnet.simulate.scene import Scene
@@ -23,17 +23,24 @@ FILES = (
     "noise.nii.gz",
     "scene.json",
 )
+#: One file more, where the field is known elsewhere than on the mask.
+FIELD_SUPPORT = "field_support.nii.gz"
 
 
 def write_scene(folder: Path, scene: Scene, overwrite: bool = False) -> None:
     """Write `FILES` into ``folder``; the affine carries voxel size and B0 direction (world z).
+
+    An unmasked scene has `FIELD_SUPPORT` too.
 
     Raises
     ------
     qsmnet.errors.OutputError
         If a file exists and ``overwrite`` is not set.
     """
+    prepare_output_folder(folder, (*FILES, FIELD_SUPPORT), overwrite)
     folder.mkdir(parents=True, exist_ok=True)
+    # that of the scene before would be read as this one's
+    (folder / FIELD_SUPPORT).unlink(missing_ok=True)
     affine = affine_of(scene.geometry, tuple(scene.chi.shape))
     volumes = {
         "chi": scene.chi,
@@ -43,6 +50,8 @@ def write_scene(folder: Path, scene: Scene, overwrite: bool = False) -> None:
         "local_field_exact": scene.local_field_exact,
         "noise": scene.noise,
     }
+    if not torch.equal(scene.field_support, scene.mask):
+        volumes["field_support"] = scene.field_support.to(torch.uint8)
     for name, volume in volumes.items():
         write_volume(folder / f"{name}.nii.gz", volume.cpu().numpy(), affine, overwrite)
     sidecar = {
@@ -54,6 +63,8 @@ def write_scene(folder: Path, scene: Scene, overwrite: bool = False) -> None:
         },
         "voxel_size_mm": scene.geometry.voxel_size,
         "b0_dir": scene.geometry.b0_dir,
+        "kernel": scene.kernel,
+        "field_known_on": "field_support" if "field_support" in volumes else "mask",
         "labels": {str(label): name for label, name in tissue.NAMES.items()},
         "qsmnet": qsmnet.__version__,
         "record": scene.record,

@@ -1,7 +1,7 @@
 """Training pairs: simulated on the fly from a bank of phantoms, or the user's own."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -13,12 +13,38 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qsmnet.errors import InconsistentError
 from qsmnet.io.nifti import check_same_grid, read_volume
+from qsmnet.networks.contract import quiet_support
 from qsmnet.networks.frame import Frame
 from qsmnet.simulate.bank import Bank
 from qsmnet.simulate.phantom import Phantom, Record
 from qsmnet.simulate.randomness import item_generator
 from qsmnet.simulate.simulator import Simulator
 from qsmnet.training.batch import Batch, Item, collate
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What is kept of an item: the framed object, a random crop, or the whole."""
+
+    crop: Sequence[int] | None
+    field_of_view: Sequence[float] | None
+
+    def __call__(self, item: Item, rng: np.random.Generator, source: Path | str) -> Item:
+        if self.field_of_view is not None:
+            low, high = self.field_of_view
+            return _framed(item, float(rng.uniform(low, high)))
+        if self.crop is None:
+            return item
+        shape, crop = tuple(item.chi.shape), tuple(self.crop)
+        if any(n < c for n, c in zip(shape, crop, strict=True)):
+            problem = f"its grid {shape} is smaller than the crop {crop}"
+            raise InconsistentError(source, problem, "make data.crop smaller")
+        for _ in range(8):
+            cropped = _random_crop(item, crop, rng)
+            # a crop of mostly nothing teaches nothing
+            if float(cropped.mask.float().mean()) > 0.3:
+                break
+        return cropped
 
 
 class SimulatedPairs(Dataset[Item]):
@@ -42,7 +68,12 @@ class SimulatedPairs(Dataset[Item]):
     field_of_view
         Range of the grid over the mask's bounding box: items are cut to the box and zero-padded, as
         a k-space network does at inference. Items then differ in shape, so that the batch size must
-        be 1.
+        be 1. Takes the place of a crop.
+
+    Raises
+    ------
+    InconsistentError
+        By an item that is smaller than the crop.
     """
 
     def __init__(
@@ -50,13 +81,12 @@ class SimulatedPairs(Dataset[Item]):
         bank: Bank,
         length: int,
         crop: Sequence[int] | None = None,
-        scale: tuple[float, float] = (0.5, 2.0),
+        scale: Sequence[float] = (0.5, 2.0),
         misstated: float = 0.1,
-        field_of_view: tuple[float, float] | None = None,
+        field_of_view: Sequence[float] | None = None,
     ) -> None:
         self.bank, self.length, self.scale, self.misstated = bank, length, scale, misstated
-        self.crop = None if crop is None else tuple(int(n) for n in crop)
-        self.field_of_view = field_of_view
+        self.cut = _Cut(crop, field_of_view)
 
     def __len__(self) -> int:
         return self.length
@@ -71,34 +101,31 @@ class SimulatedPairs(Dataset[Item]):
         phantom = _augmented(self.bank.phantom(number), rng, self.scale)
         item = self._measured(phantom, record, index)
         told = float(2.0 ** rng.uniform(-1, 1)) if rng.random() < self.misstated else 1.0
-        return self._cropped(replace(item, noise=item.noise * told), rng)
+        return self.cut(replace(item, noise=item.noise * told), rng, "simulator.shape")
 
     def _measured(self, phantom: Phantom, record: Record, index: int) -> Item:
         scene = self.bank.simulator.measure([phantom], [record])[0]
-        return Item(
-            scene.local_field,
-            scene.field_support,
-            scene.noise,
-            scene.chi,
-            scene.mask,
-            scene.geometry,
-            index,
+        return _without_voids(
+            Item(
+                scene.local_field,
+                scene.field_support.float(),
+                scene.noise,
+                scene.chi,
+                scene.mask,
+                scene.geometry,
+                index,
+            )
         )
 
-    def _cropped(self, item: Item, rng: np.random.Generator) -> Item:
-        if self.field_of_view is not None:
-            return _framed(item, float(rng.uniform(*self.field_of_view)))
-        if self.crop is None:
-            return item
-        for _ in range(8):
-            cropped = _random_crop(item, self.crop, rng)
-            # a crop of mostly nothing teaches nothing
-            if float(cropped.mask.float().mean()) > 0.3:
-                break
-        return cropped
+
+def _without_voids(item: Item) -> Item:
+    """What `LearnedInverter` does before it shows a scan to a network."""
+    support = quiet_support(item.support, item.noise, item.mask)
+    known = support > 0
+    return replace(item, field=item.field * known, support=support, noise=item.noise * known)
 
 
-def _augmented(phantom: Phantom, rng: np.random.Generator, scale: tuple[float, float]) -> Phantom:
+def _augmented(phantom: Phantom, rng: np.random.Generator, scale: Sequence[float]) -> Phantom:
     """Mirror axes and scale susceptibility, before the field is computed: physics holds."""
     axes = [axis for axis in range(3) if rng.random() < 0.5]
     factor = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
@@ -130,18 +157,34 @@ class StoredPairs(Dataset[Item]):
     folder
         Holds one folder a pair.
     crop
-        Shape of the random crop; all pairs must be at least as large.
+        Shape of the random crop; all pairs must be at least as large. None keeps the whole.
     seed, length
         Which crops, and how many items.
+    field_of_view
+        As for `SimulatedPairs`: range of the grid over the object's bounding box, for k-space
+        networks; takes the place of a crop.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds no pairs or, by an item, if one of its files is missing.
+    InconsistentError
+        By an item whose volumes differ in their grids, whose mask is empty, or that is smaller than
+        the crop.
     """
 
     def __init__(
-        self, folder: Path, crop: Sequence[int], seed: int = 0, length: int | None = None
+        self,
+        folder: Path,
+        crop: Sequence[int] | None = None,
+        seed: int = 0,
+        length: int | None = None,
+        field_of_view: Sequence[float] | None = None,
     ) -> None:
         self.folders = sorted(p.parent for p in Path(folder).glob("*/chi.nii*"))
         if not self.folders:
             raise ValueError(f"{folder} holds no folders with local_field, mask and chi")
-        self.crop, self.seed = tuple(int(n) for n in crop), seed
+        self.seed, self.cut = seed, _Cut(crop, field_of_view)
         self.length = len(self.folders) if length is None else length
 
     def __len__(self) -> int:
@@ -150,23 +193,22 @@ class StoredPairs(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         rng = item_generator(self.seed, "stored", index)
         folder = self.folders[int(rng.integers(len(self.folders)))]
-        chi, field, mask = (_find(folder, name) for name in ("chi", "local_field", "mask"))
-        volumes = [read_volume(path) for path in (chi, field, mask)]
-        check_same_grid(volumes[0], *volumes[1:])
-        chi_, field_, mask_ = (torch.from_numpy(np.asarray(v.data, np.float32)) for v in volumes)
-        mask_ = mask_ > 0.5
-        noise = _optional(folder, "noise", torch.zeros_like(chi_))
-        support = _optional(folder, "field_support", mask_.float())
-        item = Item(
-            field_ * support, support, noise, chi_ * mask_, mask_, volumes[0].geometry, index
-        )
-        if any(n < c for n, c in zip(chi_.shape, self.crop, strict=True)):
-            raise InconsistentError(
-                folder,
-                f"its grid {tuple(chi_.shape)} is smaller than the crop {self.crop}",
-                "make data.crop smaller",
-            )
-        return _random_crop(item, self.crop, rng)
+        return self.cut(_read(folder, index), rng, folder)
+
+
+def _read(folder: Path, index: int) -> Item:
+    chi, field, mask = (_find(folder, name) for name in ("chi", "local_field", "mask"))
+    volumes = [read_volume(path) for path in (chi, field, mask)]
+    check_same_grid(volumes[0], *volumes[1:])
+    chi_, field_, mask_ = (torch.from_numpy(np.asarray(v.data, np.float32)) for v in volumes)
+    mask_ = mask_ > 0.5
+    if not bool(mask_.any()):
+        raise InconsistentError(mask, "the mask is empty", "give a mask of the object")
+    noise = _optional(folder, "noise", torch.zeros_like(chi_))
+    support = _optional(folder, "field_support", mask_.float())
+    return _without_voids(
+        Item(field_ * support, support, noise, chi_ * mask_, mask_, volumes[0].geometry, index)
+    )
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -282,18 +324,27 @@ def simulated_pairs(
     """Pairs from banks of ``phantoms`` under the folder ``bank``, built at first use.
 
     Training and validation are different splits of the same seed, whose random streams never meet.
+    The other settings are those of `SimulatedPairs` and `PairsModule`; ``build_workers`` processes
+    build the banks.
+
+    Raises
+    ------
+    ValueError
+        If both a crop and a field of view are given, if framed items, which differ in shape, are to
+        make batches, or if the folder holds a bank of other settings.
     """
-    if field_of_view is not None and batch_size != 1:
-        raise ValueError("items of a varying field of view differ in shape: set data.batch_size=1")
-    factor = (float(scale[0]), float(scale[1]))
-    frame = None if field_of_view is None else (float(field_of_view[0]), float(field_of_view[1]))
+    _check_shapes(crop, field_of_view, batch_size, alike=field_of_view is None)
     banks = {
         split: Bank(Path(bank) / split, training, n, seed, split, build_workers)
         for split, n in (("train", phantoms), ("validate", validation_phantoms))
     }
+
+    def items(split: str, length: int) -> SimulatedPairs:
+        return SimulatedPairs(banks[split], length, crop, scale, field_of_view=field_of_view)
+
     return PairsModule(
-        SimulatedPairs(banks["train"], _ENDLESS, crop, factor, field_of_view=frame),
-        SimulatedPairs(banks["validate"], validation_phantoms, crop, factor, field_of_view=frame),
+        items("train", _ENDLESS),
+        items("validate", validation_phantoms),
         batch_size,
         workers,
     )
@@ -302,19 +353,42 @@ def simulated_pairs(
 def stored_pairs(
     folder: Path | str,
     validation_folder: Path | str,
-    crop: Sequence[int],
+    crop: Sequence[int] | None = None,
     seed: int = 0,
     batch_size: int = 1,
     workers: int = 0,
     validation_items: int = 4,
+    field_of_view: Sequence[float] | None = None,
 ) -> PairsModule:
-    """Pairs of the user's own; validation lies in a folder of its own."""
+    """Pairs of the user's own; validation lies in a folder of its own.
+
+    The settings are those of `StoredPairs` and `PairsModule`.
+
+    Raises
+    ------
+    ValueError
+        If a folder holds no pairs, if both a crop and a field of view are given, or if pairs that
+        are not cropped, which may differ in shape, are to make batches.
+    """
+    _check_shapes(crop, field_of_view, batch_size, alike=crop is not None)
     return PairsModule(
-        StoredPairs(Path(folder), crop, seed, _ENDLESS),
-        StoredPairs(Path(validation_folder), crop, seed + 1, validation_items),
+        StoredPairs(Path(folder), crop, seed, _ENDLESS, field_of_view),
+        StoredPairs(Path(validation_folder), crop, seed + 1, validation_items, field_of_view),
         batch_size,
         workers,
     )
+
+
+def _check_shapes(
+    crop: Sequence[int] | None,
+    field_of_view: Sequence[float] | None,
+    batch_size: int,
+    alike: bool,
+) -> None:
+    if crop is not None and field_of_view is not None:
+        raise ValueError("a field of view takes the place of a crop: set data.crop=null")
+    if batch_size != 1 and not alike:
+        raise ValueError("items differ in shape: set data.batch_size=1")
 
 
 _ENDLESS = 2**31 - 1

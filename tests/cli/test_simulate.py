@@ -7,7 +7,7 @@ import pytest
 
 from qsmnet.cli import main
 from qsmnet.io.nifti import read_volume
-from qsmnet.simulate.write import FILES
+from qsmnet.simulate.write import FIELD_SUPPORT, FILES
 
 SMALL = "simulator.shape=[16,18,14]"
 
@@ -71,6 +71,19 @@ def test_simulator_and_its_parameters_are_chosen(tmp_path):
     geometry = read_volume(tmp_path / "a/scene_000/chi.nii.gz").geometry
     assert geometry.voxel_size == pytest.approx((0.7, 0.7, 1.4), rel=1e-5)
     assert geometry.b0_dir == pytest.approx((0, 0.5, 0.866), abs=1e-3)
+
+
+def test_unmasked_scene_has_its_field_support(tmp_path):
+    unmasked = "simulator.acquisition.unmasked=1"
+    assert simulate(tmp_path / "a", "n=1", "simulator=fields", unmasked) == 0
+    scene = tmp_path / "a/scene_000"
+    assert {path.name for path in scene.iterdir()} == {*FILES, FIELD_SUPPORT}
+    assert json.loads((scene / "scene.json").read_text())["kernel"] == "prism"
+    # as it was made: the field is reconstructed where it is known
+    support = read_volume(scene / FIELD_SUPPORT).data
+    outside = read_volume(scene / "mask.nii.gz").data == 0
+    assert support.all()
+    assert read_volume(scene / "local_field.nii.gz").data[outside].any()
 
 
 def test_nothing_is_overwritten_unasked(scenes, capsys):

@@ -2,20 +2,27 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from qsmnet.cli import main
+from qsmnet.cli.train import _card, _module
+from qsmnet.simulate.acquisition import Acquisition, voxel_size_list
 from qsmnet.training.log import read_metrics
 from qsmnet.training.panel import Pictures
 from qsmnet.weights.store import load_weights, released_names
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TINY = [
     "experiment=smoke",
     "simulator=primitives",
@@ -84,6 +91,8 @@ def test_card_says_what_was_trained(run):
     assert card["trained_for"]["voxel_size_mm"] == [1.0, 1.0]
     assert card["trained_for"]["tilt_degrees"] == 180.0
     assert card["recipe"]["seed"] == 1
+    assert card["recipe"]["schedule"] == "cosine"
+    assert "init" not in card
     assert set(card) >= {"commit", "hardware", "qsmnet", "validation", "sha256"}
 
 
@@ -106,6 +115,8 @@ def test_a_run_is_not_overwritten(run, capsys):
         (["out={tmp}/a", *TINY, "+network.depth=3"], 2, "depth"),
         (["out={tmp}/a", *TINY, "epoch=0"], 2, "whole number"),
         (["out={tmp}/a", *TINY, "seed=x"], 2, "whole number"),
+        (["out={tmp}/a", *TINY, "schedule=linear"], 2, "cosine or step"),
+        (["out={tmp}/a", *TINY, "data.crop=[4,4,4]", "data.field_of_view=[1,2]"], 2, "crop=null"),
         (["out={tmp}/a", *TINY, "network._target_=os.system"], 2, "os.system"),
         (["out={tmp}/a", *TINY, "loss._target_=qsmnet.io.files.os.system"], 2, "os.system"),
         (["out={tmp}/a", *TINY, "optimizer._target_=torch.optim.adam.torch.load"], 2, "torch.load"),
@@ -164,13 +175,31 @@ def test_longer_run_goes_on_from_another_place(tmp_path, monkeypatch):
     assert rows[0] == rows[1]
 
 
-def test_fine_tuning_begins_at_the_given_weights(run, tmp_path):
+def test_fine_tuning_begins_at_the_given_weights_and_says_which(run, tmp_path):
     # a learning rate of 0 leaves the weights as they were
-    settings = [f"init={run / 'weights.safetensors'}", "optimizer.lr=0"]
-    assert train(*TINY, f"out={tmp_path}", *settings, "trainer.max_steps=2") == 0
-    before, after = (load_weights(f / "weights.safetensors")[0] for f in (run, tmp_path))
+    weights = tmp_path / "start.safetensors"
+    for suffix in (".safetensors", ".json"):
+        shutil.copy((run / "weights").with_suffix(suffix), weights.with_suffix(suffix))
+    settings = [f"init={weights}", "optimizer.lr=0", "schedule_steps=4"]
+    folder = tmp_path / "run"
+    assert train(*TINY, f"out={folder}", *settings, "trainer.max_steps=2") == 0
+    network, card = load_weights(folder / "weights.safetensors")
+    before, start = load_weights(weights)
     for key, value in before.state_dict().items():
-        assert torch.allclose(after.state_dict()[key], value, atol=1e-7)
+        assert torch.allclose(network.state_dict()[key], value, atol=1e-7)
+    assert card["init"] == {"weights": str(weights), "sha256": start["sha256"]}
+    # the run goes on, and knows where it came from, without them
+    weights.unlink()
+    assert train(f"resume={folder}", "trainer.max_steps=4") == 0
+    assert load_weights(folder / "weights.safetensors")[1]["init"] == card["init"]
+
+
+def test_without_an_average_the_last_weights_are_released(tmp_path):
+    assert train(*TINY, f"out={tmp_path}", "ema_decay=0", "trainer.max_steps=4") == 0
+    live = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    network, _ = load_weights(tmp_path / "weights.safetensors")
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, live[f"network.{key}"]), key
 
 
 def test_weights_of_another_network_are_refused(run, tmp_path, capsys):
@@ -179,26 +208,130 @@ def test_weights_of_another_network_are_refused(run, tmp_path, capsys):
     assert "differs from this run's network" in one_error(capsys)
 
 
-def test_own_pairs(tmp_path):
+def composed(*settings):
+    with initialize_config_module("qsmnet.configs", version_base="1.3"):
+        return compose("train", overrides=["out=run", *settings])
+
+
+def test_published_kqsm_is_optimised_as_published():
+    """Adam at 1e-4, times 0.9 after every 50 of 500 epochs; nothing else moves the weights."""
+    config = composed("experiment=kqsm_he2022", "network.width=2", "network.blocks=1")
+    assert config.trainer.gradient_clip_val is None
+    assert config.data.batch_size == 1
+    module = _module(config)
+    assert module.average.decay == 0
+    optimizer = module.configure_optimizers()["optimizer"]
+    assert type(optimizer) is torch.optim.Adam
+    assert optimizer.defaults["weight_decay"] == 0
+    epoch = config.trainer.max_steps // 500
+    ours = [module.learning_rate_factor(epoch * i) for i in range(500)]
+    adam = torch.optim.Adam(module.parameters(), lr=1e-4)
+    schedule = torch.optim.lr_scheduler.StepLR(adam, step_size=50, gamma=0.9)
+    theirs = []
+    for _ in range(500):
+        theirs.append(schedule.get_last_lr()[0])
+        adam.step()
+        schedule.step()
+    assert [optimizer.defaults["lr"] * factor for factor in ours] == pytest.approx(theirs)
+
+
+def trained_for(*settings):
+    config = OmegaConf.to_container(composed(*settings), resolve=True)
+    return _card(config)["trained_for"]
+
+
+def test_card_of_a_list_of_voxel_sizes_has_its_extremes():
+    for seed in (1, 2):
+        edges = [edge for size in voxel_size_list(seed, 64, 0.4) for edge in size]
+        found = trained_for("experiment=kqsm", f"seed={seed}")
+        assert found["voxel_size_mm"] == [min(edges), max(edges)]
+    found = trained_for("simulator.acquisition.voxel_size=[0.8,1,2.5]")
+    assert found["voxel_size_mm"] == [0.8, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["tilt=10"], 10),
+        (["tilt=10", "axial=1"], 0),
+        (["b0_dir=[0,3,-3]"], 45),
+    ],
+)
+def test_card_tells_the_largest_tilt(settings, expected):
+    found = trained_for(*(f"simulator.acquisition.{setting}" for setting in settings))
+    assert found["tilt_degrees"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("free", "strong", "expected"),
+    [
+        (0.0, 0.0, [0.001, 0.004]),
+        (0.2, 0.0, [0.0, 0.004]),
+        (0.2, 0.1, [0.0, 0.012]),
+        (0.0, 1.0, [0.004, 0.012]),
+        (1.0, 0.0, [0.0, 0.0]),
+    ],
+)
+def test_card_tells_the_noise_that_is_drawn(free, strong, expected):
+    settings = {"noise": [0.001, 0.004], "noise_free": free, "strongly_noisy": strong}
+    names = (f"simulator.acquisition.{k}={v}".replace(" ", "") for k, v in settings.items())
+    assert trained_for(*names)["noise_ppm"] == pytest.approx(expected)
+    acquisition = Acquisition(**settings)
+    rng = np.random.default_rng(0)
+    levels = [acquisition.draw(rng)["noise"]["level"] for _ in range(2000)]
+    assert [min(levels), max(levels)] == pytest.approx(expected, rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def own_pairs(tmp_path_factory):
+    """Settings of training on stored pairs."""
+    folder = tmp_path_factory.mktemp("own")
     scenes = ["simulator=primitives", "simulator.shape=[12,14,16]", "n=2"]
     for split in ("train", "validate"):
-        assert main(["simulate", f"out={tmp_path / split}", f"split={split}", *scenes]) == 0
-    settings = [
+        assert main(["simulate", f"out={folder / split}", f"split={split}", *scenes]) == 0
+    return [
         "data=stored",
-        f"data.folder={tmp_path / 'train'}",
-        f"data.validation_folder={tmp_path / 'validate'}",
-        "data.crop=[8,8,8]",
+        f"data.folder={folder / 'train'}",
+        f"data.validation_folder={folder / 'validate'}",
         "data.validation_items=1",
-        "network=unet",
-        "network.channels=[4,6]",
         "epoch=2",
         "trainer.max_steps=2",
         "trainer.enable_progress_bar=false",
     ]
-    assert train(*settings, f"out={tmp_path / 'run'}") == 0
-    _, card = load_weights(tmp_path / "run/weights.safetensors")
+
+
+#: Values that make a network or a data set small, where it has the setting and uses it.
+SMALL = {
+    "network": {"channels": [4, 6], "width": 4, "blocks": 1, "stages": 2},
+    "data": {"crop": [8, 8, 8]},
+}
+EXPERIMENTS = sorted(path.stem for path in CONFIGS.glob("experiment/*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_trains_on_own_pairs(experiment, own_pairs, tmp_path):
+    settings = [f"experiment={experiment}", *own_pairs]
+    config = composed(*settings)
+    smaller = [
+        f"{group}.{name}={value}".replace(" ", "")
+        for group, values in SMALL.items()
+        for name, value in values.items()
+        if config[group].get(name) is not None
+    ]
+    assert train(*settings, *smaller, f"out={tmp_path}") == 0
+    _, card = load_weights(tmp_path / "weights.safetensors")
+    assert card["steps"] == 2
+    assert card["recipe"]["data"]["_target_"] == "qsmnet.training.data.stored_pairs"
     # what the pairs cover is unknown, so that nothing is claimed
     assert "trained_for" not in card
+    assert "simulator" not in card["recipe"]
+
+
+def test_own_pairs_are_framed_for_a_network_that_needs_it(own_pairs):
+    config = composed("experiment=kqsm", *own_pairs)
+    simulated = composed("experiment=kqsm")
+    assert config.data.field_of_view == simulated.data.field_of_view == [1.1, 1.4]
+    assert config.data.crop is None
 
 
 def test_help(capsys):

@@ -69,9 +69,10 @@ def test_directions_are_axial_or_within_the_cone():
 def test_any_direction_points_everywhere():
     directions = np.array([r["b0_dir"] for r in drawn(Acquisition(axial=0.0), 1500)])
     assert np.linalg.norm(directions, axis=1) == pytest.approx(1)
-    # the inversion is even in B0, so that the second moments are what counts
+    # the inversion is even in B0, so that the second moments are what counts; those of a uniform
+    # direction are 1/3, of a variance of 4/45
     moments = np.diag(directions.T @ directions) / len(directions)
-    assert (moments > 0.15).all()
+    assert moments == pytest.approx(1 / 3, abs=4 * math.sqrt(4 / 45 / 1500))
 
 
 def test_fixed_direction():
@@ -116,6 +117,61 @@ def test_noise_has_the_deviation_of_the_map():
     # white: neighbours are independent
     left, right = noise[:-1].flatten(), noise[1:].flatten()
     assert abs(float(torch.corrcoef(torch.stack([left, right]))[0, 1])) < 0.02
+
+
+def void(centre, radius, factor):
+    return {"centre": centre, "radius": radius, "factor": factor}
+
+
+def ball(centre, radius, grid=GRID):
+    """Voxels whose centres lie in a ball; ``centre`` is in shares of the field of view."""
+    middle = [c * e for c, e in zip(centre, grid.extent, strict=True)]
+    return (grid.points() - torch.tensor(middle).reshape(3, 1, 1, 1)).square().sum(0) <= radius**2
+
+
+@pytest.mark.parametrize("variation", [0.0, 0.4])
+def test_noise_is_stronger_in_voids_and_nowhere_else(variation):
+    record = {"level": 0.003, "variation": variation, "seed": 1}
+    # the second lies half outside of the grid
+    weak, strong = ([0.1, -0.2, 0.3], 4.0, 10.0), ([0.4, 0.4, -0.5], 5.0, 60.0)
+    gain = noise_map(record, GRID, [void(*weak), void(*strong)]) / noise_map(record, GRID)
+    expected = torch.ones(GRID.shape)
+    expected[ball(*weak[:2])] = 10.0
+    expected[ball(*strong[:2])] = 60.0
+    assert sorted(expected.unique().tolist()) == [1, 10, 60]
+    assert torch.allclose(gain, expected, rtol=1e-5)
+
+
+def test_the_stronger_of_two_voids_counts():
+    record = {"level": 0.003, "variation": 0.0, "seed": 1}
+    both = [void([0.0, 0.0, 0.0], 4.0, 80.0), void([0.02, 0.0, 0.0], 4.0, 20.0)]
+    one, other = noise_map(record, GRID, both), noise_map(record, GRID, both[::-1])
+    assert torch.equal(one, other)
+    assert torch.allclose(one[ball([0.0] * 3, 4.0)], torch.tensor(0.24))
+
+
+def test_a_void_of_a_noise_free_scan_has_no_noise():
+    record = {"level": 0.0, "variation": 0.3, "seed": 1}
+    assert not noise_map(record, GRID, [void([0.0] * 3, 5.0, 100.0)]).any()
+
+
+def test_a_share_of_the_scans_has_voids_of_the_stated_sizes():
+    records = [r["voids"] for r in drawn(Acquisition(voids=0.3))]
+    counts = [len(voids) for voids in records if voids]
+    assert len(counts) == share(800, 0.3)
+    assert set(counts) == {1, 2, 3, 4, 5, 6}
+    for each in (v for voids in records for v in voids):
+        assert 1.5 <= each["radius"] <= 5
+        assert 10 <= each["factor"] <= 100
+        assert max(map(abs, each["centre"])) <= 0.4
+    assert not any(r["voids"] for r in drawn(Acquisition(voids=0.0), 50))
+
+
+def test_voids_change_nothing_else_of_a_record():
+    for with_voids, without in zip(
+        drawn(Acquisition(voids=1.0), 20), drawn(Acquisition(voids=0.0), 20), strict=True
+    ):
+        assert with_voids | {"voids": []} == without
 
 
 def test_field_is_the_prism_convolution_of_what_is_inside():

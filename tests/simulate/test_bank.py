@@ -61,6 +61,17 @@ def test_settings_are_written(tmp_path):
     assert settings == {"simulator": repr(SIMULATOR), "n": 3, "seed": 1, "split": "train"}
 
 
+@pytest.mark.gpu
+def test_phantoms_are_on_the_device_of_the_simulator(tmp_path):
+    settings = {"shape": (16, 18, 14), "device": "cuda"}
+    simulator = Simulator({"brain": Brain()}, **settings)
+    built = bank(tmp_path, n=1, simulator=simulator)
+    scene = simulator.measure([built.phantom(0)], built.records)[0]
+    expected = SIMULATOR.phantom(SIMULATOR.draw(1, "train", 0))
+    assert scene.local_field.device.type == "cuda"
+    assert torch.allclose(scene.chi.cpu(), expected.chi, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_processes_build_the_same_bank(tmp_path):
     bank(tmp_path / "one")

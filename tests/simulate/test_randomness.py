@@ -10,6 +10,7 @@ from qsmnet.simulate.randomness import (
     lattice_noise,
     log_uniform,
     random_rotation,
+    small_rotation,
     uniform,
     white_noise,
 )
@@ -42,15 +43,41 @@ def test_numbers_stay_in_their_range_and_are_json():
     assert type(uniform(rng, (2.0, 3.0))) is float
 
 
-@pytest.mark.parametrize("largest", [20.0, 180.0])
-def test_rotations_are_rotations_of_bounded_angle(largest):
-    rng = np.random.default_rng(1)
-    for _ in range(50):
-        matrix = np.array(random_rotation(rng, largest))
+def rotations(draw, n, seed=1):
+    rng = np.random.default_rng(seed)
+    return np.array([draw(rng) for _ in range(n)])
+
+
+def angles(matrices):
+    """In rad, of each rotation."""
+    cosines = (np.trace(matrices, axis1=1, axis2=2) - 1) / 2
+    return np.arccos(np.clip(cosines, -1, 1))
+
+
+@pytest.mark.parametrize("draw", [random_rotation, lambda rng: small_rotation(rng, 20.0)])
+def test_rotations_are_rotations(draw):
+    for matrix in rotations(draw, 50):
         assert matrix @ matrix.T == pytest.approx(np.eye(3), abs=1e-12)
         assert np.linalg.det(matrix) == pytest.approx(1)
-        cosine = (np.trace(matrix) - 1) / 2
-        assert np.degrees(np.arccos(np.clip(cosine, -1, 1))) <= largest + 1e-6
+
+
+def test_small_rotations_are_of_bounded_angle():
+    found = np.degrees(angles(rotations(lambda rng: small_rotation(rng, 20.0), 200)))
+    assert 15 < found.max() <= 20 + 1e-6
+
+
+def test_any_rotation_is_as_likely_as_any_other():
+    n = 4000
+    matrices = rotations(random_rotation, n)
+    # the image of each axis is uniform on the sphere: x^2 has mean 1/3 and variance 4/45, x y has
+    # mean 0 and variance 1/15, x has mean 0 and variance 1/3
+    moments = np.einsum("nia,nja->aij", matrices, matrices) / n
+    for image in moments:
+        assert np.diag(image) == pytest.approx(1 / 3, abs=4 * np.sqrt(4 / 45 / n))
+        assert image[np.triu_indices(3, 1)] == pytest.approx(0, abs=4 * np.sqrt(1 / 15 / n))
+    assert matrices.mean(0) == pytest.approx(np.zeros((3, 3)), abs=4 * np.sqrt(1 / 3 / n))
+    # the angle has density (1 - cos t) / pi, so that cos t has mean -1/2 and variance 1/4
+    assert np.cos(angles(matrices)).mean() == pytest.approx(-0.5, abs=4 * np.sqrt(0.25 / n))
 
 
 def test_smooth_noise_is_one_function_of_space():

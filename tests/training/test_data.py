@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qsmnet.errors import InconsistentError
-from qsmnet.io.nifti import write_volume
+from qsmnet.io.nifti import read_volume, write_volume
 from qsmnet.networks.frame import Frame
 from qsmnet.simulate.acquisition import Acquisition, local_fields
 from qsmnet.simulate.bank import Bank
@@ -112,7 +112,9 @@ def test_susceptibility_is_scaled_and_mirrored(pairs):
 def test_noise_is_sometimes_told_wrong(simulator, tmp_path):
     noisy = Simulator(
         simulator.sources,
-        acquisition=Acquisition(noise=(0.004, 0.004), noise_free=0.0, strongly_noisy=0.0),
+        acquisition=Acquisition(
+            noise=(0.004, 0.004), noise_free=0.0, strongly_noisy=0.0, voids=0.0
+        ),
         shape=simulator.shape,
     )
     bank = Bank(tmp_path, noisy, 2, 1, "train")
@@ -154,6 +156,17 @@ def test_frame_is_the_box_in_proportion(tmp_path):
 def test_frames_of_several_shapes_make_no_batch(pairs):
     with pytest.raises(ValueError, match=r"data\.batch_size=1"):
         pairs(field_of_view=(1.1, 1.4), batch_size=2)
+
+
+def test_crop_and_frame_exclude_each_other(pairs, tmp_path):
+    with pytest.raises(ValueError, match=r"data\.crop=null"):
+        pairs(field_of_view=(1.1, 1.4), crop=(6, 6, 6))
+    assert not (tmp_path / "bank").exists()
+
+
+def test_crop_larger_than_a_phantom_names_the_setting(pairs):
+    with pytest.raises(InconsistentError, match=r"simulator\.shape: its grid .* is smaller"):
+        pairs(crop=(6, 99, 6)).training[0]
 
 
 def test_batch_stacks_with_a_channel_axis(pairs):
@@ -211,6 +224,49 @@ class TestStored:
         assert len(data.validation) == 2
         batch = next(iter(data.train_dataloader()))
         assert batch.field.shape == (1, 1, 6, 6, 6)
+
+    def test_whole_pairs_are_kept_without_a_crop(self, folder, simulator):
+        data = stored_pairs(folder, folder)
+        assert all(data.training[i].chi.shape == simulator.shape for i in range(4))
+
+    def test_frame_is_the_box_in_proportion(self, folder):
+        data = stored_pairs(folder, folder, field_of_view=(1.1, 1.4))
+        plain = StoredPairs(folder, None, seed=0)
+        shapes = set()
+        for index in range(8):
+            item, whole = data.training[index], plain[index]
+            box = Frame.around(whole.mask | (whole.support > 0), 1.0).box
+            for size, part in zip(item.field.shape, box, strict=True):
+                extent = part.stop - part.start
+                assert 1.1 * extent - 1 <= size <= 1.4 * 1.25 * extent + 2
+            # nothing of the object is lost
+            assert float(item.chi.abs().sum()) == pytest.approx(float(whole.chi.abs().sum()))
+            shapes.add(tuple(item.field.shape))
+        assert len(shapes) > 1
+
+    def test_frames_are_seeded(self, folder):
+        one, other = (
+            stored_pairs(folder, folder, seed=3, field_of_view=(1.1, 1.4)) for _ in range(2)
+        )
+        assert same(one.training[2], other.training[2])
+        assert same(one.validation[1], other.validation[1])
+
+    @pytest.mark.parametrize("settings", [{}, {"field_of_view": (1.1, 1.4)}])
+    def test_pairs_of_several_shapes_make_no_batch(self, folder, settings):
+        with pytest.raises(ValueError, match=r"data\.batch_size=1"):
+            stored_pairs(folder, folder, batch_size=2, **settings)
+
+    def test_crop_and_frame_exclude_each_other(self, folder):
+        with pytest.raises(ValueError, match=r"data\.crop=null"):
+            stored_pairs(folder, folder, (6, 6, 6), field_of_view=(1.1, 1.4))
+
+    def test_empty_mask_is_named(self, folder, simulator):
+        for path in folder.iterdir():
+            affine = read_volume(path / "mask.nii.gz").affine
+            nothing = np.zeros(simulator.shape, np.float32)
+            write_volume(path / "mask.nii.gz", nothing, affine, overwrite=True)
+        with pytest.raises(InconsistentError, match=r"mask\.nii\.gz: the mask is empty"):
+            StoredPairs(folder)[0]
 
     def test_crop_larger_than_a_pair_names_the_pair(self, folder):
         with pytest.raises(InconsistentError, match=r"smaller than the crop"):
