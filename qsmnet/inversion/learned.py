@@ -15,6 +15,7 @@ from qsmnet.networks.frame import Frame
 from qsmnet.volumes import LocalField, Susceptibility
 from qsmnet.weights.store import Card, load_weights
 
+
 @dataclass(frozen=True)
 class LearnedInverter:
     """Susceptibility by a network whose weights are verified when they are loaded.

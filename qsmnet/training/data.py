@@ -119,10 +119,9 @@ class SimulatedPairs(Dataset[Item]):
 
 
 def _without_voids(item: Item) -> Item:
-    """What `LearnedInverter` does before it shows a scan to a network."""
+    """Take signal voids for unknown, as `LearnedInverter` does."""
     support = quiet_support(item.support, item.noise, item.mask)
-    known = support > 0
-    return replace(item, field=item.field * known, support=support, noise=item.noise * known)
+    return replace(item, field=item.field * (support > 0), support=support)
 
 
 def _augmented(phantom: Phantom, rng: np.random.Generator, scale: Sequence[float]) -> Phantom:
