@@ -25,8 +25,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="one grid of 32^3")
     args = parser.parse_args()
     config = yaml.safe_load((HERE / "config.yaml").read_text())
-    sizes = [32] if args.smoke else config["sizes"]
-    rows = [row for size in sizes for row in on_grid(size, config)]
+    config |= {"sizes": [32]} if args.smoke else {}
+    rows = [row for size in config["sizes"] for row in on_grid(size, config)]
     with (args.out / "results.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([COLUMNS, *rows])
 
@@ -41,11 +41,9 @@ def on_grid(size: int, config: dict) -> list[tuple]:
     scene = simulator.render(record)
     local, rows = scene.as_local_field(), []
     for empty in config["empty"]:
-        margin = round((empty - 1) * size / 2)
-        wide = [
-            torch.nn.functional.pad(v.float(), (margin,) * 6)
-            for v in (local.field, local.mask, local.support, scene.noise, scene.chi)
-        ]
+        margin = (round((empty - 1) * size / 2),) * 6
+        volumes = local.field, local.mask, local.support, scene.noise, scene.chi
+        wide = [torch.nn.functional.pad(volume.float(), margin) for volume in volumes]
         inside = wide[1] > 0.5
         given = replace(local, field=wide[0], mask=inside, field_support=wide[2], noise=wide[3])
         for factor in config["factors"]:
