@@ -33,7 +33,7 @@ def main() -> None:
 
 def on_grid(size: int, config: dict) -> list[tuple]:
     voxel = config["field_of_view_mm"] / size
-    acquisition = Acquisition(voxel_size=(voxel,) * 3, b0_dir=(0, 0, 1), unmasked=0.0)
+    acquisition = Acquisition(voxel_size=(voxel,) * 3, b0_dir=(0, 0, 1), unmasked=0.0, voids=0.0)
     simulator = Simulator({"brain": Brain()}, acquisition=acquisition, shape=(size,) * 3)
     record = simulator.draw(config["seed"], "test", config["brain"])
     noise = {**record["acquisition"]["noise"], "level": config["noise"], "variation": 0.0}
