@@ -150,6 +150,8 @@ def dipole_spectrum(
     if kernel == "sampled":
         return _sampled(shape, geometry, shape[2] // 2 + 1).to(dtype)
     if kernel == "prism":
+        if _bytes_of_components(shape, dtype) > _CACHE_BYTES:
+            return _prism_spectrum_of_one(shape, geometry, dtype)
         components = _prism_spectra(shape, geometry.voxel_size, dtype)
         return torch.einsum("c,cxyz->xyz", direction_weights(geometry.b0_dir).to(dtype), components)
     raise ValueError(f"kernel is 'sampled' or 'prism', got {kernel!r}")
@@ -269,6 +271,25 @@ def _make_prism_spectra(
     return torch.stack([torch.fft.rfftn(each).real.to(dtype) for each in components])
 
 
+def _bytes_of_components(shape: Shape, dtype: torch.dtype) -> int:
+    return len(COMPONENTS) * shape[0] * shape[1] * (shape[2] // 2 + 1) * dtype.itemsize
+
+
+def _prism_spectrum_of_one(
+    shape: Shape, geometry: Geometry, dtype: torch.dtype
+) -> Float[Tensor, "kx ky kz"]:
+    """D of one direction, summed before its only transform: whole heads on a fine grid.
+
+    What `_prism_spectra` keeps for every direction would be six such volumes.
+    """
+    total = torch.zeros(shape, dtype=dtype)
+    for c, weight in enumerate(direction_weights(geometry.b0_dir).tolist()):
+        if weight != 0:
+            octant = _prism_octant(c, tuple(n // 2 + 1 for n in shape), geometry.voxel_size)
+            total.add_(_by_parity(octant.to(dtype), c, shape), alpha=weight)
+    return torch.fft.rfftn(total).real.clone()
+
+
 def prism_components(shape: Shape, voxel_size: Triple) -> Float[Tensor, "6 x y z"]:
     r"""Six components of the field of one uniformly magnetised voxel at the origin of an FFT grid.
 
@@ -280,39 +301,44 @@ def prism_components(shape: Shape, voxel_size: Triple) -> Float[Tensor, "6 x y z
 
     Only the octant of non-negative offsets is computed; the rest follows from parity.
     """
-    octant = _prism_octant(tuple(n // 2 + 1 for n in shape), voxel_size)
+    size = tuple(n // 2 + 1 for n in shape)
+    octants = (_prism_octant(c, size, voxel_size) for c in range(len(COMPONENTS)))
+    return torch.stack([_by_parity(octant, c, shape) for c, octant in enumerate(octants)])
+
+
+def _by_parity(octant: Tensor, component: int, shape: Shape) -> Float[Tensor, "x y z"]:
+    """Whole FFT grid of a component; the mixed ones are odd along their two axes."""
     index = [(torch.fft.fftfreq(n) * n).round().long() for n in shape]
-    gathered = octant[:, index[0].abs()][:, :, index[1].abs()][:, :, :, index[2].abs()]
-    signs = [_without_nyquist(i.sign().to(torch.float64), len(i)) for i in index]
-    views = (signs[0][:, None, None], signs[1][None, :, None], signs[2][None, None, :])
-    for c, (i, j) in enumerate(COMPONENTS):
-        if i != j:
-            gathered[c] *= views[i] * views[j]
+    gathered = octant[index[0].abs()][:, index[1].abs()][:, :, index[2].abs()]
+    if component >= 3:
+        for axis in COMPONENTS[component]:
+            signs = _without_nyquist(index[axis].sign().to(octant.dtype), shape[axis])
+            gathered *= signs.reshape([-1 if other == axis else 1 for other in range(3)])
     return gathered
 
 
-def _prism_octant(shape: Sequence[int], voxel_size: Triple) -> Float[Tensor, "6 x y z"]:
+def _prism_octant(
+    component: int, shape: Sequence[int], voxel_size: Triple
+) -> Float[Tensor, "x y z"]:
     # corners of voxel n lie at (n - 1/2) d and (n + 1/2) d; one evaluation a corner, then
     # differences
     corners = [
-        (torch.arange(n + 1, dtype=torch.float64) - 0.5) * d
-        for n, d in zip(shape, voxel_size, strict=True)
+        ((torch.arange(n + 1, dtype=torch.float64) - 0.5) * d).reshape(
+            [-1 if other == axis else 1 for other in range(3)]
+        )
+        for axis, (n, d) in enumerate(zip(shape, voxel_size, strict=True))
     ]
-    x, y, z = torch.meshgrid(*corners, indexing="ij")
-    radius = (x**2 + y**2 + z**2).sqrt()
-    potentials = (
-        torch.atan(y * z / (x * radius)),
-        torch.atan(x * z / (y * radius)),
-        torch.atan(x * y / (z * radius)),
-        -torch.log(z + radius),
-        -torch.log(y + radius),
-        -torch.log(x + radius),
-    )
-    tensor = torch.empty((6, *shape), dtype=torch.float64)
-    for c, potential in enumerate(potentials):
-        tensor[c] = -_corner_difference(potential) / (4 * torch.pi)
-    tensor[:3, 0, 0, 0] += 1.0 / 3.0
-    return tensor
+    radius = (corners[0] ** 2 + corners[1] ** 2 + corners[2] ** 2).sqrt()
+    i, j = COMPONENTS[component]
+    if i == j:
+        first, second = (corners[axis] for axis in range(3) if axis != i)
+        potential = torch.atan(first * second / (corners[i] * radius))
+    else:
+        potential = -torch.log(corners[3 - i - j] + radius)
+    octant = -_corner_difference(potential) / (4 * torch.pi)
+    if i == j:
+        octant[0, 0, 0] += 1.0 / 3.0
+    return octant
 
 
 def _corner_difference(potential: Tensor) -> Tensor:

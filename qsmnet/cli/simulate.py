@@ -1,13 +1,17 @@
 """``qsmnet simulate out=DIR n=4 simulator=brain seed=1``: scenes with known truth."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from qsmnet.cli.hydra_app import run_app, whole_number
 from qsmnet.io.files import prepare_output_folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _HELP = """usage: qsmnet simulate out=DIR [n=4] [simulator=brain] [seed=1] [key=value ...]
 
@@ -17,7 +21,14 @@ makes it again, and the kernel that made the field), and contact_sheet.png. A sc
 known outside the mask has field_support too: give it to reconstruct --field-support. Fields are
 made with kernel prism: invert them with it too (reconstruct --set kernel=prism).
 
-  simulator=NAME          brain, primitives, fields, mixture
+simulator=head scans whole heads, with air and bone, by a multi-echo sequence: magnitude and phase
+(rad) with echo times and B0 in scan.json, and as truth chi, total_field, local_field, mask,
+segmentation, r2star, phase_offset, unwrapped_phase and noise. Invert it with the kernel sampled.
+
+  simulator=NAME          brain, primitives, fields, mixture, head
+  simulator.labels=DIR    of head: label maps instead of procedural heads (simulator.table)
+  protocol@simulator.protocol=1mm_3T_axial        of head: grid, B0, sequence and SNR
+  'simulator.lesions=[{chi: 1, radius: 3}]'       of head: balls, in ppm and mm
   simulator.shape=[128,160,128]
   simulator.acquisition.voxel_size=[0.7,0.7,1.4]  simulator.acquisition.b0_dir=[0,0.5,0.866]
   simulator.acquisition.noise=[0.002,0.002]       sd in ppm; noise_free=1 for none
@@ -27,6 +38,7 @@ made with kernel prism: invert them with it too (reconstruct --set kernel=prism)
   --config-dir DIR        your own simulators;  --cfg job  shows every setting
 
 example: qsmnet simulate out=heads n=4 simulator=brain seed=1
+         qsmnet simulate out=scans n=1 simulator=head seed=1
 """
 
 
@@ -51,21 +63,34 @@ def simulate(config: DictConfig) -> None:
     """
     import matplotlib.pyplot as plt
 
-    from qsmnet.simulate.contact_sheet import contact_sheet
-    from qsmnet.simulate.write import FIELD_SUPPORT, FILES, write_scene
-
     seed, n = whole_number(config, "seed", 0), whole_number(config, "n", 1)
     folder, overwrite = Path(config.out), bool(config.overwrite)
     names = [f"scene_{i:03d}" for i in range(n)]
-    outputs = [f"{name}/{file}" for name in names for file in (*FILES, FIELD_SUPPORT)]
-    prepare_output_folder(folder, [*outputs, "contact_sheet.png"], overwrite)
     simulator = instantiate(config.simulator, _convert_="all")
+    files, write, sheet = _output_of(simulator)
+    outputs = [f"{name}/{file}" for name in names for file in files]
+    prepare_output_folder(folder, [*outputs, "contact_sheet.png"], overwrite)
     shown = []
     for i, name in enumerate(names):
         scene = simulator.scene(seed, i, str(config.split))
-        write_scene(folder / name, scene, overwrite)
+        write(folder / name, scene, overwrite)
         print(folder / name)
         shown += [scene] if i < 12 else []
-    figure = contact_sheet(shown)
+    figure = sheet(shown)
     figure.savefig(folder / "contact_sheet.png", dpi=80)
     plt.close(figure)
+
+
+def _output_of(
+    simulator: object,
+) -> tuple[Sequence[str], Callable[[Path, Any, bool], None], Callable[[Any], "Figure"]]:
+    """Files of one item, what writes them, and what draws a picture of several."""
+    from qsmnet.simulate.contact_sheet import contact_sheet
+    from qsmnet.simulate.head.contact_sheet import head_sheet
+    from qsmnet.simulate.head.simulator import HeadSimulator
+    from qsmnet.simulate.head.write import HEAD_FILES, write_head
+    from qsmnet.simulate.write import FIELD_SUPPORT, FILES, write_scene
+
+    if isinstance(simulator, HeadSimulator):
+        return HEAD_FILES, write_head, head_sheet
+    return (*FILES, FIELD_SUPPORT), write_scene, contact_sheet

@@ -110,10 +110,10 @@ def fit_field(
         squares; ``radians_per_ppm`` at the last echo.
     """
     echoes = torch.tensor(scan.echo_times, dtype=torch.float64)
-    slope, _ = _weighted_line(unwrapped.double(), scan.magnitude.double().square(), echoes)
+    slope, _ = weighted_line(unwrapped.double(), scan.magnitude.double().square(), echoes)
     sigma = signal_noise(scan, unwrapped, mask)
     phase_sd = (sigma / scan.magnitude.double().clamp_min(1e-30)).clamp(max=_NO_SIGNAL)
-    _, information = _weighted_line(unwrapped.double(), phase_sd.clamp_min(1e-12) ** -2, echoes)
+    _, information = weighted_line(unwrapped.double(), phase_sd.clamp_min(1e-12) ** -2, echoes)
     per_second = radians_per_ppm(1.0, scan.b0)
     return TotalField(
         field=torch.where(mask, slope / per_second, 0.0).float(),
@@ -133,7 +133,7 @@ def signal_noise(
         return noise_from_image(scan, mask)
     echoes = torch.tensor(scan.echo_times, dtype=torch.float64)
     phase, weight = unwrapped.double(), scan.magnitude.double().square()
-    slope, _ = _weighted_line(phase, weight, echoes)
+    slope, _ = weighted_line(phase, weight, echoes)
     line = slope * echoes.view(-1, 1, 1, 1)
     offset = ((phase - line) * weight).sum(0) / weight.sum(0).clamp_min(1e-30)
     residual = (phase - line - offset) * scan.magnitude
@@ -145,7 +145,13 @@ def combined_magnitude(scan: Scan) -> Float[Tensor, "x y z"]:
     return scan.magnitude.square().sum(0).sqrt()
 
 
-def _weighted_line(phase: Tensor, weight: Tensor, echoes: Tensor) -> tuple[Tensor, Tensor]:
+def weighted_line(
+    phase: Float[Tensor, "echo x y z"], weight: Float[Tensor, "echo x y z"], echoes: Tensor
+) -> tuple[Float[Tensor, "x y z"], Float[Tensor, "x y z"]]:
+    """Slope of the line through the echoes (times in s), and one over its variance.
+
+    ``weight`` is one over the variance of the phase; one echo is a line through the origin.
+    """
     times = echoes.view(-1, 1, 1, 1)
     total = weight.sum(0).clamp_min(1e-30)
     centre = (weight * times).sum(0) / total if len(echoes) > 1 else 0.0

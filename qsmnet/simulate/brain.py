@@ -104,17 +104,11 @@ class Brain:
         }
 
     def render(self, record: Record, grid: Grid) -> Phantom:
-        """Paint tissue from the outside in, then the overlays."""
-        canvas = _Canvas(record, grid)
-        points = _warped(canvas.points(), record["warp"])
-        depth = -_surface(points, record["radii"])
-        folded = depth + _folding(record["folding"], points, depth)
-        canvas.tissue(tissue.CSF, -depth)
-        canvas.tissue(tissue.GREY_MATTER, -folded)
-        canvas.tissue(tissue.WHITE_MATTER, record["folding"]["cortex"] - folded)
-        _paint_fissure(canvas, points, record)
-        _paint_ventricles(canvas, points, record)
-        _paint_nuclei(canvas, points, record)
+        """Paint tissue, then the overlays."""
+        canvas = BrainCanvas(record, grid)
+        points = warped(canvas.points(), record["warp"])
+        depth = -brain_surface(points, record["radii"])
+        paint_tissue(canvas, points, depth, record)
         self.texture.render(record["texture"], points, canvas.chi)
         self.vessels.render(record["vessels"], canvas)
         self.lesions.render(record["lesions"], canvas)
@@ -152,8 +146,16 @@ class Brain:
         return {str(label): uniform(rng, bounds) for label, bounds in tissue.RANGES.items()}
 
 
-class _Canvas:
-    """Susceptibility and labels that tissue is painted on, with partial volume."""
+class BrainCanvas:
+    """Susceptibility and labels that tissue is painted on, with partial volume.
+
+    Parameters
+    ----------
+    record
+        With ``placement`` (scale, centre in mm, rotation), ``softness`` and ``chi`` by label.
+    grid
+        What is drawn on.
+    """
 
     def __init__(self, record: Record, grid: Grid) -> None:
         self.placement: Record = record["placement"]
@@ -200,12 +202,35 @@ class _Canvas:
         return self.grid.window(centre.tolist(), radius * scale)
 
 
-def _warped(points: Tensor, warp: Record) -> Float[Tensor, "3 x y z"]:
+def paint_tissue(canvas: BrainCanvas, points: Tensor, depth: Tensor, record: Record) -> None:
+    """Paint the tissue of a brain, from the outside in.
+
+    Parameters
+    ----------
+    points, depth
+        The brain's mm after warping, and how far below the brain's surface they are.
+    record
+        Of `Brain.draw`.
+    """
+    folded = depth + _folding(record["folding"], points, depth)
+    canvas.tissue(tissue.CSF, -depth)
+    canvas.tissue(tissue.GREY_MATTER, -folded)
+    canvas.tissue(tissue.WHITE_MATTER, record["folding"]["cortex"] - folded)
+    _paint_fissure(canvas, points, record)
+    _paint_ventricles(canvas, points, record)
+    _paint_nuclei(canvas, points, record)
+
+
+def warped(points: Tensor, warp: Record) -> Float[Tensor, "3 x y z"]:
+    """Shift points (mm) by smooth noise."""
     shifts = [lattice_noise(warp["seed"] + i, warp["spacing"], points) for i in range(3)]
     return points + float(warp["amplitude"]) * torch.stack(shifts)
 
 
-def _surface(points: Tensor, radii: list[float]) -> Tensor:
+def brain_surface(
+    points: Float[Tensor, "3 x y z"], radii: Sequence[float]
+) -> Float[Tensor, "x y z"]:
+    """Signed distance in mm to cerebrum and cerebellum, negative inside."""
     centre = torch.tensor(_CEREBELLUM[0], device=points.device).reshape(3, 1, 1, 1)
     return torch.minimum(ellipsoid(points, radii), ellipsoid(points - centre, _CEREBELLUM[1]))
 
@@ -217,7 +242,7 @@ def _folding(record: Record, points: Tensor, depth: Tensor) -> Tensor:
     return float(record["amplitude"]) * fade * noise
 
 
-def _paint_fissure(canvas: _Canvas, points: Tensor, record: Record) -> None:
+def _paint_fissure(canvas: BrainCanvas, points: Tensor, record: Record) -> None:
     # the fissure between the hemispheres, above the ventricles and in front of the cerebellum
     half_width = record["fissure"]
     distance = torch.maximum(points[0].abs() - half_width, 24.0 - points[1:].square().sum(0).sqrt())
@@ -225,7 +250,7 @@ def _paint_fissure(canvas: _Canvas, points: Tensor, record: Record) -> None:
     canvas.tissue(tissue.CSF, distance)
 
 
-def _paint_ventricles(canvas: _Canvas, points: Tensor, record: Record) -> None:
+def _paint_ventricles(canvas: BrainCanvas, points: Tensor, record: Record) -> None:
     for centre, radii in _VENTRICLES:
         mirrored = points if centre[0] == 0 else torch.stack([points[0].abs(), *points[1:]])
         offset = torch.tensor(centre, device=points.device, dtype=points.dtype)
@@ -233,7 +258,7 @@ def _paint_ventricles(canvas: _Canvas, points: Tensor, record: Record) -> None:
         canvas.tissue(tissue.CSF, ellipsoid(mirrored - offset.reshape(3, 1, 1, 1), scaled))
 
 
-def _paint_nuclei(canvas: _Canvas, points: Tensor, record: Record) -> None:
+def _paint_nuclei(canvas: BrainCanvas, points: Tensor, record: Record) -> None:
     mirrored = torch.stack([points[0].abs(), *points[1:]])
     for nucleus in record["nuclei"]:
         centre, radii = _NUCLEI[nucleus["label"]]

@@ -17,7 +17,7 @@ _FLAT = 1e-6
 
 @dataclass(frozen=True)
 class Grid:
-    """Voxel centres in mm, the middle of the grid at the origin.
+    """Voxel centres in mm, the middle of the grid at the origin or where ``centre`` says.
 
     Parameters
     ----------
@@ -27,11 +27,15 @@ class Grid:
         In mm.
     device
         Where tensors are made.
+    centre
+        Middle of the grid in mm: a slab of a larger grid, or a finer one whose samples lie
+        elsewhere, is drawn by the same functions of space.
     """
 
     shape: tuple[int, int, int]
     voxel_size: Triple
     device: torch.device | str = "cpu"
+    centre: Triple = (0.0, 0.0, 0.0)
 
     @property
     def extent(self) -> Triple:
@@ -52,7 +56,8 @@ class Grid:
     def axis(self, dimension: int, window: slice = slice(None)) -> Float[Tensor, " n"]:
         """Coordinates in mm of the voxel centres along one axis."""
         n, d = self.shape[dimension], self.voxel_size[dimension]
-        return ((torch.arange(n, device=self.device) - (n - 1) / 2) * d)[window]
+        along = (torch.arange(n, device=self.device) - (n - 1) / 2) * d + self.centre[dimension]
+        return along[window]
 
     def points(self, window: Window = WHOLE) -> Float[Tensor, "3 x y z"]:
         """Coordinates in mm of the voxels in ``window``."""
@@ -62,8 +67,9 @@ class Grid:
     def window(self, centre: Sequence[float], reach: float) -> Window:
         """Smallest block of voxels that holds a ball of radius ``reach`` mm about ``centre`` mm."""
         slices = []
-        for n, d, c in zip(self.shape, self.voxel_size, centre, strict=True):
-            middle = (n - 1) / 2
+        sizes = zip(self.shape, self.voxel_size, centre, self.centre, strict=True)
+        for n, d, wanted, own in sizes:
+            middle, c = (n - 1) / 2, wanted - own
             low = min(n, int(max(0, (c - reach) / d + middle)))
             high = int(min(n, max(0, (c + reach) / d + middle + 2)))
             slices.append(slice(low, max(low, high)))

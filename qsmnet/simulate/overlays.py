@@ -95,17 +95,20 @@ class Vessels:
         Thinnest and thickest in mm, log-uniform.
     chi
         Range in ppm: haematocrit times deoxygenation (about 0.15 to 0.45).
+    sinus
+        Share of brains with a sagittal sinus.
     """
 
     count: Sequence[int] = (0, 40)
     radius: Sequence[float] = (0.4, 1.6)
     chi: Sequence[float] = (0.15, 0.45)
+    sinus: float = 0.7
 
     def draw(self, rng: np.random.Generator, radii: Sequence[float]) -> Record:
         """Paths in mm."""
         n = int(rng.integers(self.count[0], self.count[1] + 1))
         veins = [self._draw_vein(rng, radii) for _ in range(n)]
-        if rng.random() < 0.7:
+        if rng.random() < self.sinus:
             veins.append(self._draw_sinus(rng, radii))
         return {"veins": veins}
 

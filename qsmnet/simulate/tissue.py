@@ -7,6 +7,9 @@ both sides.
 
 CAUDATE, PALLIDUM, PUTAMEN, RED_NUCLEUS, DENTATE, NIGRA, THALAMUS = 1, 2, 3, 4, 5, 6, 7
 WHITE_MATTER, GREY_MATTER, CSF, BLOOD, CALCIFICATION = 8, 9, 10, 11, 16
+# outside the brain, and what the QSM-CI scheme has no number for
+FAT, BONE, AIR, MUSCLE = 12, 13, 14, 15
+HAEMORRHAGE, SKIN, EYE, MUCOSA, MARROW, ARTERY = 17, 18, 19, 20, 21, 22
 
 #: label: (lowest, highest) mean susceptibility in ppm.
 RANGES: dict[int, tuple[float, float]] = {
@@ -36,5 +39,15 @@ NAMES: dict[int, str] = {
     GREY_MATTER: "grey matter",
     CSF: "cerebrospinal fluid",
     BLOOD: "venous blood",
+    FAT: "fat",
+    BONE: "bone",
+    AIR: "air",
+    MUSCLE: "muscle",
     CALCIFICATION: "calcification",
+    HAEMORRHAGE: "haemorrhage",
+    SKIN: "skin",
+    EYE: "eye",
+    MUCOSA: "mucosa",
+    MARROW: "marrow",
+    ARTERY: "artery",
 }

@@ -113,7 +113,7 @@ def test_overwrite(tmp_path):
     [
         "n=0",
         "n=x",
-        "simulator=head",
+        "simulator=heads",
         "simulator.shapes=[8,8,8]",
         "simulator.shape=[8,8]",
         "+nonsense",

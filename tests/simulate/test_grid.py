@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from qsmnet.simulate.brain import Brain, _Canvas
+from qsmnet.simulate.brain import Brain, BrainCanvas
 from qsmnet.simulate.grid import Grid
 from qsmnet.simulate.randomness import random_rotation
 from qsmnet.simulate.shapes import cuboid, ellipsoid
@@ -90,7 +90,7 @@ def test_blocks_of_few_voxels(shape):
 
 def test_brains_cover_voxels_as_solids_do():
     record = Brain().draw(np.random.default_rng(0), UNEQUAL)
-    canvas, distance = _Canvas(record, UNEQUAL), sphere(UNEQUAL.points())
+    canvas, distance = BrainCanvas(record, UNEQUAL), sphere(UNEQUAL.points())
     found = canvas.coverage(distance / record["placement"]["scale"])
     assert torch.allclose(found, UNEQUAL.coverage(distance, record["softness"]), atol=1e-5)
 
