@@ -254,6 +254,20 @@ def test_settings_of_each_inverter(run, tmp_path):
     assert (methods["tkd"]["kernel"], methods["tikhonov"]["kernel"]) == ("prism", "sampled")
 
 
+def test_one_kernel_for_all_that_have_one(run, tmp_path):
+    given = ("--kernel", "prism", "--set", "tv.kernel=sampled")
+    inverters = "tkd tikhonov tv" + (" unet" if "unet" in released_names() else "")
+    assert run(*given, inverters=inverters) == 0
+    methods = json.loads((tmp_path / "out/comparison.json").read_text())["methods"]
+    used = {name: each.get("kernel") for name, each in methods.items()}
+    assert used | {"unet": None} == {
+        "tkd": "prism",
+        "tikhonov": "prism",
+        "tv": "sampled",
+        "unet": None,
+    }
+
+
 def test_nobody_reads_the_table(files, tmp_path):
     given = [word for name, path in files.items() for word in (f"--{name}", str(path))]
     command = [sys.executable, "-m", "qsmnet.cli", "compare", *given, "--inverters", "tkd"]
