@@ -103,10 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _draw_without_display()
     with _logging(debug), _sigterm_raises():
         try:
-            code = _dispatch(arguments)
-            # what is still buffered may find a closed pipe, too
-            print(end="", flush=True)
-            return code
+            return _flushed(_dispatch(arguments))
         except SystemExit as stop:  # argparse, or SIGTERM
             return _exit_code(stop)
         except KeyboardInterrupt:
@@ -135,6 +132,12 @@ def _dispatch(arguments: list[str]) -> int:
     with _sigint_exits():
         module = importlib.import_module(f"qsmnet.cli.{verb}")
     return module.main(rest) or 0
+
+
+def _flushed(code: int) -> int:
+    # what is still buffered may find a closed pipe, too
+    print(end="", flush=True)
+    return code
 
 
 def _help() -> str:

@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from qsmnet.background.noise import estimate_noise
 from qsmnet.cli import Parser
 from qsmnet.cli.compose import checked_weights, compose, settings
 from qsmnet.cli.reconstruct_inputs import Inputs, input_files, read_inputs
+from qsmnet.dipole import Kernel
 from qsmnet.errors import InconsistentError, QsmnetError, UsageError
 from qsmnet.evaluate.compare import Method, Result, compare
 from qsmnet.evaluate.regions import QSM_CI_NAMES, read_label_table, to_qsm_ci
@@ -134,6 +136,11 @@ def _parser() -> Parser:
         dest="checkpoints",
         help="own checkpoint",
     )
+    add(
+        "--kernel",
+        choices=typing.get_args(Kernel),
+        help="dipole kernel of every method that has one: prism for what qsmnet simulate makes",
+    )
     add("--set", nargs="+", default=[], action="extend", metavar="NAME.KEY=VALUE", help="parameter")
     add("--config-dir", metavar="DIR", help="folder with inverter/NAME.yaml of your own")
     add("--out", required=True, metavar="DIR", help="folder for table, picture and maps")
@@ -160,7 +167,7 @@ def _named(inverters: Sequence[str]) -> dict[str, str]:
 
 
 def _overrides(args: argparse.Namespace, configs: Mapping[str, str]) -> dict[str, list[str]]:
-    overrides: dict[str, list[str]] = {name: [] for name in configs}
+    overrides = {name: _kernel(args, config) for name, config in configs.items()}
     for item in args.set:
         # labels may hold dots: the longest one that fits
         fitting = [name for name in configs if item.startswith(f"{name}.")]
@@ -175,6 +182,12 @@ def _overrides(args: argparse.Namespace, configs: Mapping[str, str]) -> dict[str
         # what is wrong with them stops the run before anything is computed
         checked_weights(config, overrides[name], args.config_dir)
     return overrides
+
+
+def _kernel(args: argparse.Namespace, config: str) -> list[str]:
+    """``--kernel`` as an override where the method has it; ``--set`` comes after and wins."""
+    wanted = args.kernel is not None and "kernel" in _settings(config, (), args.config_dir)
+    return [f"kernel={args.kernel}"] if wanted else []
 
 
 def _checkpoints(args: argparse.Namespace, configs: Mapping[str, str]) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from omegaconf import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
-from qsmnet.errors import QsmnetError, UsageError
+from qsmnet.errors import QsmnetError, UsageError, WeightsError
 
 _NODES: dict[type, Callable[..., ValueNode]] = {
     bool: BooleanNode,
@@ -85,6 +86,80 @@ def settings(
     return typing.cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
 
 
+def checked_weights(
+    inverter: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None
+) -> dict[str, str] | None:
+    """Name and SHA-256 of the weights that an inverter would use, verified; None if it has none.
+
+    To be called before anything is computed: the method itself loads them when it runs.
+
+    Raises
+    ------
+    UsageError
+        If the device is not there.
+    WeightsError
+        If the weights are damaged, or of another network than the method's released ones.
+    """
+    from qsmnet.weights.store import load_weights
+
+    chosen = settings("inverter", inverter, overrides, config_dir)
+    if not _is_learned(chosen["_target_"]):
+        return None
+    _check_device(inverter, str(chosen.get("device", "cpu")))
+    weights = str(chosen["weights"])
+    _, card = load_weights(weights)
+    released = str(settings("inverter", inverter, (), config_dir).get("weights"))
+    if weights != released:
+        _check_network(inverter, released, weights)
+    return {"name": Path(weights).name, "sha256": str(card["sha256"])}
+
+
+def _is_learned(target: str) -> bool:
+    from qsmnet.inversion.learned import LearnedInverter
+
+    try:
+        found = get_object(target)
+    except Exception:  # noqa: BLE001 any failure of a user's module; instantiation reports it
+        return False
+    return inspect.isclass(found) and issubclass(found, LearnedInverter)
+
+
+def _check_network(inverter: str, released: str, weights: str) -> None:
+    """Refuse weights that would make a method what it is not called."""
+    wanted, found = _network(released), _network(weights)
+    if wanted in (None, found):  # nothing to compare with, or the same
+        return
+    packaged = {name: settings("inverter", name).get("weights") for name in available("inverter")}
+    fitting = [name for name, each in packaged.items() if _network(each) == found]
+    fix = f"choose --inverter {fitting[0]}" if fitting else "write a config of your own for it"
+    problem = f"made for {found}, but {inverter} is {wanted}"
+    raise WeightsError(Path(weights).name, problem, fix)
+
+
+def _network(weights: object) -> str | None:
+    """Class of the network that released weights, or a file's, are for; None if there are none."""
+    from qsmnet.weights.store import load_weights, released_names
+
+    if weights not in released_names() and Path(str(weights)).suffix != ".safetensors":
+        return None
+    return str(load_weights(str(weights))[1]["network"]["_target_"])
+
+
+def _check_device(inverter: str, device: str) -> None:
+    import torch
+
+    try:
+        usable = bool(torch.ones(1, device=device) > 0)  # what has no data, as meta, raises
+    except (RuntimeError, AssertionError, ImportError, ValueError):
+        usable = False
+    if not usable:
+        there = ["cpu"]
+        there += ["cuda"] if torch.cuda.is_available() else []
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        problem = f"device={device} cannot be used on this machine"
+        raise UsageError(f"inverter {inverter!r}", problem, f"use device={' or '.join(there)}")
+
+
 def available(group: str, config_dir: str | Path | None = None) -> tuple[str, ...]:
     """Names in a group, the package's and the user's, sorted."""
     packaged = resources.files("qsmnet.configs") / group
@@ -99,10 +174,10 @@ def _configured(
 ) -> DictConfig:
     """Find, compose and check; nothing outside of qsmnet is imported before the check."""
     folder = None if config_dir is None else Path(config_dir).absolute()
-    if folder is not None and not folder.is_dir():
-        raise UsageError(
-            "--config-dir", f"{config_dir} is not a folder", "name a folder with configs"
-        )
+    # the slash makes a file no match
+    if folder is not None and not os.access(f"{folder}/", os.R_OK | os.X_OK):
+        problem = f"{config_dir} is not a folder that can be read"
+        raise UsageError("--config-dir", problem, "name a folder with configs")
     _check_name(group, name, folder)
     own = folder is not None and (folder / group / f"{name}.yaml").is_file()
     config = _load(group, name, folder if own else None)
@@ -198,6 +273,7 @@ def _apply(source: str, config: DictConfig, overrides: Sequence[str]) -> None:
         if not equals:
             raise UsageError(source, f"setting {override!r} has no value", "write name=value")
         _check_key(source, key, known)
+        _check_parent(source, key, config)
         value = text if hints.get(key) is str else _parse(source, key, text)
         OmegaConf.update(config, key, _fit(source, key, value, hints.get(key)))
 
@@ -209,6 +285,12 @@ def _check_key(source: str, key: str, known: Sequence[str]) -> None:
         hint = f"did you mean {near[0]!r}? " if near else ""
         fix = f"{hint}it has: {', '.join(known) or 'none'}"
         raise UsageError(source, f"has no parameter {key!r}", fix)
+
+
+def _check_parent(source: str, key: str, config: DictConfig) -> None:
+    parent, dot, _ = key.rpartition(".")
+    if dot and not isinstance(OmegaConf.select(config, parent), DictConfig):
+        raise UsageError(source, f"{parent} has no parts, so no {key}", f"write {parent}=value")
 
 
 def _parse(source: str, key: str, text: str) -> object:
@@ -267,4 +349,5 @@ def _construction_error(group: str, name: str, error: Exception) -> QsmnetError:
         cause = cause.__cause__
     if isinstance(cause, QsmnetError):
         return cause
-    return UsageError(f"{group} {name!r}", f"cannot be built: {cause}", "change its parameters")
+    fix = "repair the class" if isinstance(cause, ImportError) else "change its parameters"
+    return UsageError(f"{group} {name!r}", f"cannot be built: {cause}", fix)

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -151,7 +152,7 @@ def _check_choice(args: argparse.Namespace) -> None:
         )
     data = "--" + given[0].replace("_", "-")
     needed = ("magnitude", "echo_times", "b0") if args.phase else ("mask",)
-    missing = [name for name in needed if not getattr(args, name)]
+    missing = [name for name in needed if getattr(args, name) is None]
     if missing:
         raise UsageError(data, f"needs {_options(missing)}", "add it")
     _refuse(args, _USELESS[given[0]], data)
@@ -274,7 +275,9 @@ def _geometry(volume: Volume, b0_dir: Sequence[float] | None) -> Geometry:
 
 def _is_file(mask: str | None) -> bool:
     # names of methods have neither a dot nor a slash
-    return mask is not None and ("." in mask or "/" in mask or Path(mask).exists())
+    if mask is None:
+        return False
+    return "." in mask or "/" in mask or os.path.exists(mask)  # noqa: PTH110 Path's may raise
 
 
 def _mask(
@@ -285,7 +288,7 @@ def _mask(
         volume = read_mask(name)
         check_same_grid(reference, volume)
         return volume.tensor()
-    method = compose("mask", name, args.set_mask, args.config_dir)
+    method = compose("mask", name, args.set_mask or (), args.config_dir)
     if magnitude is None and name != "whole":
         raise UsageError("--mask", f"{name} needs --magnitude", "add it, or give a mask file")
     found: Tensor = method(reference.tensor() if magnitude is None else magnitude, geometry)

@@ -131,16 +131,20 @@ def read_label_table(path: str | Path) -> dict[int, str]:
 
 
 def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, beside, n=1)
-        raise UnreadableError(
-            path, "does not exist", f"did you mean {near[0]}?" if near else "check the path"
-        )
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, beside, n=1)
+        fix = f"did you mean {near[0]}?" if near else "check the path"
+        raise UnreadableError(path, "does not exist", fix) from error
+    except IsADirectoryError as error:
+        raise UnreadableError(path, "is a folder", "name a table in it") from error
     except UnicodeDecodeError as error:
         raise UnreadableError(path, "is not text", "save the table as UTF-8") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UnreadableError(path, f"cannot be read: {reason}", "check the file") from error
 
 
 def _fields(line: str) -> list[str]:

@@ -1,5 +1,6 @@
 r"""Tikhonov regularisation in closed form."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,12 +33,12 @@ class Tikhonov:
         ``sampled`` for scans; ``prism`` where the data are known to be made of partial-volume
         cuboids.
     padding
-        Zero padding factor of the FFT grid; 1 only rounds up to a fast size.
+        Zero padding factor of the FFT grid, up to 8; 1 only rounds up to a fast size.
 
     Raises
     ------
     ValueError
-        If ``regularisation`` is not positive.
+        If ``regularisation`` is not positive and finite, or the padding outside [1, 8].
     """
 
     regularisation: float = 0.005
@@ -47,8 +48,10 @@ class Tikhonov:
     takes: ClassVar[Input] = "local_field"
 
     def __post_init__(self) -> None:
-        if not self.regularisation > 0:
+        if not 0 < self.regularisation < math.inf:
             raise ValueError(f"regularisation must be positive, got {self.regularisation}")
+        if not 1 <= self.padding <= 8:
+            raise ValueError(f"padding must lie in [1, 8], got {self.padding}")
 
     def __call__(self, local: LocalField, /) -> Susceptibility:
         """Invert; the field is taken as zero where it is unknown."""

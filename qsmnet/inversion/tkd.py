@@ -33,12 +33,12 @@ class TKD:
         ``sampled`` for scans; ``prism`` where the data are known to be made of partial-volume
         cuboids.
     padding
-        Zero padding factor of the FFT grid; 1 only rounds up to a fast size.
+        Zero padding factor of the FFT grid, up to 8; 1 only rounds up to a fast size.
 
     Raises
     ------
     ValueError
-        If the threshold is outside (0, 2/3).
+        If the threshold is outside (0, 2/3), or the padding outside [1, 8].
     """
 
     threshold: float = 0.15
@@ -51,6 +51,8 @@ class TKD:
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 2 / 3:
             raise ValueError(f"threshold must lie in (0, 2/3), got {self.threshold}")
+        if not 1 <= self.padding <= 8:
+            raise ValueError(f"padding must lie in [1, 8], got {self.padding}")
 
     def __call__(self, local: LocalField, /) -> Susceptibility:
         """Invert; the field is taken as zero where it is unknown."""

@@ -96,14 +96,17 @@ class TV:
     takes: ClassVar[Input] = "local_field"
 
     def __post_init__(self) -> None:
-        if not self.regularisation > 0 or self.noise_gain < 0:
+        # written so that NaN and infinity fail
+        if not (0 < self.regularisation < math.inf and 0 <= self.noise_gain < math.inf):
             raise ValueError("regularisation must be positive and noise_gain not negative")
         if self.outside not in ("weight", "fill", "zero"):
             raise ValueError(f"outside is 'weight', 'fill' or 'zero', got {self.outside!r}")
         if self.support not in ("auto", "mask", "free"):
             raise ValueError(f"support is 'auto', 'mask' or 'free', got {self.support!r}")
-        if self.max_iterations < 1 or self.tolerance < 0 or self.padding < 1:
-            raise ValueError("max_iterations and padding are at least 1, tolerance at least 0")
+        if self.max_iterations < 1 or not 0 <= self.tolerance < math.inf:
+            raise ValueError("max_iterations is at least 1, tolerance at least 0")
+        if not 1 <= self.padding <= 8:
+            raise ValueError(f"padding must lie in [1, 8], got {self.padding}")
 
     def __call__(
         self, local: LocalField, /, initial: Float[Tensor, "*batch x y z"] | None = None

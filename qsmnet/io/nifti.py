@@ -4,6 +4,7 @@ import difflib
 import gzip
 import io
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class Volume:
     Parameters
     ----------
     data
-        ``(x, y, z)`` or ``(echo, x, y, z)``; float32, complex64 for complex files, bool for masks.
+        ``(x, y, z)`` or ``(echo, x, y, z)``; float32, bool for masks.
     affine
         4x4, voxel indices to mm.
     path
@@ -116,10 +117,10 @@ def read_volume(path: str | Path, ndim: int = 3) -> Volume:
     ResourceError
         If it does not fit in memory.
     InconsistentError
-        If it has the wrong number of axes or fewer than 8 voxels along one.
+        If it is complex, or has the wrong number of axes or fewer than 8 voxels along one.
     PhysicsError
-        If qform and sform disagree, the affine is singular or sheared, or voxel sizes are not
-        between 0.05 and 10 mm.
+        If qform and sform disagree, have an unknown code, the affine is not finite, singular or
+        sheared, or voxel sizes are not between 0.05 and 10 mm.
     """
     file = Path(path)
     _check_exists(file)
@@ -222,15 +223,25 @@ def write_volume(
 
 
 def _check_exists(file: Path) -> None:
-    if file.is_dir():
+    try:
+        is_folder, is_there = file.is_dir(), file.exists()
+        beside = [] if is_there else _names_beside(file)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UnreadableError(file, f"cannot be reached: {reason}", "check the path") from error
+    if is_folder:
         raise UnreadableError(file, "is a folder", "name a .nii or .nii.gz file in it")
-    if file.exists():
+    if is_there:
         return
-    folder = file.parent
-    beside = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
     near = difflib.get_close_matches(file.name, beside, n=3)
     fix = f"did you mean {' or '.join(near)}?" if near else "check the path"
     raise UnreadableError(file, "does not exist", fix)
+
+
+def _names_beside(file: Path) -> list[str]:
+    # a folder that may be searched, but not read, lists nothing
+    readable = file.parent.is_dir() and os.access(file.parent, os.R_OK)
+    return [p.name for p in file.parent.iterdir() if p.is_file()] if readable else []
 
 
 def _arrange(file: Path, image: nib.Nifti1Image, ndim: int) -> Array:
@@ -245,9 +256,8 @@ def _arrange(file: Path, image: nib.Nifti1Image, ndim: int) -> Array:
         raise InconsistentError(
             file, f"shape {image.shape} where {ndim}-D is expected", _axes_hint(ndim)
         )
-    wide = np.complex64 if image.get_data_dtype().kind == "c" else np.float32
     with np.errstate(over="ignore", invalid="ignore"):  # callers look for infinity where it matters
-        data = np.asarray(image.dataobj).astype(wide).reshape(shape)
+        data = np.asarray(image.dataobj).astype(np.float32).reshape(shape)
     if ndim == 4:
         data = np.moveaxis(data, 3, 0) if data.ndim == 4 else data[None]
     return np.ascontiguousarray(data)
@@ -260,29 +270,36 @@ def _axes_hint(ndim: int) -> str:
 
 
 def _affine_in_use(file: Path, header: nib.Nifti1Header) -> tuple[npt.NDArray[np.float64], int]:
-    """Sform if it has a code, else qform, else nibabel's guess with code 0 and a warning.
+    """Sform if it has a code, else qform, else nibabel's guess with code 0.
 
     Voxel sizes are those of the affine: with a disagreeing qform, ``header.get_zooms()`` is not.
     """
     s_code, q_code = int(header["sform_code"]), int(header["qform_code"])
     sform, qform = header.get_sform(), _qform(file, header) if q_code else None
+    if s_code and not np.isfinite(sform).all():
+        fix = "repair the header, or convert the DICOM files again"
+        raise PhysicsError(file, "its sform holds NaN or infinity", fix)
     if s_code and qform is not None:
         _check_agree(file, sform, qform)
     code = s_code or q_code
     if code not in _SCANNER_CODES:
+        # no warning: who needs the direction of B0 asks for it
         why = "an atlas space" if code else "no orientation (qform and sform codes are 0)"
-        log.warning("%s has %s: the direction of B0 is not known from it", file.name, why)
+        log.debug("%s has %s: the direction of B0 is not known from it", file.name, why)
     uncoded = header.get_base_affine() if qform is None else qform
     affine = sform if s_code else uncoded
     return np.asarray(affine, dtype=np.float64), code
 
 
 def _qform(file: Path, header: nib.Nifti1Header) -> Array:
+    fix = "repair the header, or convert the DICOM files again"
     try:
-        return np.asarray(header.get_qform())
+        qform = np.asarray(header.get_qform())
     except ValueError as error:
-        fix = "repair the header, or convert the DICOM files again"
         raise PhysicsError(file, f"qform is not a rotation ({error})", fix) from error
+    if not np.isfinite(qform).all():
+        raise PhysicsError(file, "its qform holds NaN or infinity", fix)
+    return qform
 
 
 def _check_agree(file: Path, sform: Array, qform: Array) -> None:

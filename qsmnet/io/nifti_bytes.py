@@ -1,9 +1,12 @@
 """From a file on disk to a NIfTI image in memory; nothing in a header is trusted unchecked."""
 
+import contextlib
 import gzip
 import io
+import logging
 import math
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -98,9 +101,22 @@ def _image(file: Path, header: nib.Nifti1Header, content: bytearray) -> nib.Nift
     content[header.sizeof_hdr : header.sizeof_hdr + 4] = bytes(4)
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     try:
-        return kind.from_stream(io.BytesIO(content))
+        with _quiet_nibabel():
+            return kind.from_stream(io.BytesIO(content))
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
         raise UnreadableError(file, f"has a damaged header ({error})", _COPY) from error
+
+
+@contextlib.contextmanager
+def _quiet_nibabel() -> Iterator[None]:
+    """Keep nibabel from printing what it dislikes in a header: what matters is checked here."""
+    logger = nib.imageglobals.logger
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _drain(stream: io.BufferedIOBase, content: bytearray, most: int) -> None:
@@ -127,6 +143,7 @@ def _header(file: Path, start: bytes) -> nib.Nifti1Header:
     _check_dimensions(file, header)
     _check_data_type(file, header)
     _check_voxel_sizes(file, header)
+    _check_codes(file, header)
     return header
 
 
@@ -146,7 +163,9 @@ def _check_data_type(file: Path, header: nib.Nifti1Header) -> None:
         dtype = header.get_data_dtype()
     except (nib.spatialimages.HeaderDataError, KeyError) as error:
         raise UnreadableError(file, "header has an unknown data type", _COPY) from error
-    if dtype.kind not in "iufc":
+    if dtype.kind == "c":
+        raise InconsistentError(file, "is complex", "split it into a phase and a magnitude file")
+    if dtype.kind not in "iuf":
         raise InconsistentError(file, f"voxels are {dtype}, not numbers", "give a grey-scale image")
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope != 0 and math.isfinite(slope) and not math.isfinite(intercept):
@@ -161,6 +180,13 @@ def _check_voxel_sizes(file: Path, header: nib.Nifti1Header) -> None:
     if header.get_xyzt_units()[0] not in ("mm", "unknown"):
         problem = f"header gives lengths in {header.get_xyzt_units()[0]}"
         raise PhysicsError(file, problem, "rewrite affine and units in mm")
+
+
+def _check_codes(file: Path, header: nib.Nifti1Header) -> None:
+    for name in ("qform_code", "sform_code"):
+        if int(header[name]) not in nib.nifti1.xform_codes:
+            problem = f"header has the {name} {int(header[name])}, which does not exist"
+            raise PhysicsError(file, problem, "repair the header, or convert the DICOM files again")
 
 
 def _expected_bytes(file: Path, header: nib.Nifti1Header) -> int:

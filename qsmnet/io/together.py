@@ -79,11 +79,9 @@ def _earlier(record: Path, verb: str, inputs: Iterable[str | Path]) -> list[str]
         return []
     read = {Path(each).resolve() for each in inputs}
     listed = content.get("outputs")
-    return [
-        item["file"]
-        for item in (listed if isinstance(listed, list) else [])
-        if _is_unchanged(record.parent, item) and (record.parent / item["file"]).resolve() not in read
-    ]
+    items = listed if isinstance(listed, list) else []
+    names = [item["file"] for item in items if _is_unchanged(record.parent, item)]
+    return [name for name in names if (record.parent / name).resolve() not in read]
 
 
 def _is_unchanged(folder: Path, item: Any) -> bool:  # noqa: ANN401 read from a file

@@ -21,8 +21,14 @@ _STORAGES = (
 )
 # A wrapped phase reaches both ends of its range; how far it may stay away or overshoot.
 _MISSING, _BEYOND = 0.02, 0.005
-# an echo that spans less of the range than this was stored in another unit than the rest
-_LEAST_SPAN = 0.01
+# Share of the range that an echo must span. Radians fill 1.7 % of a range in degrees, degrees 4.4 %
+# of scanner units; 5 % of 2 pi is 0.31 rad, which noise alone spans at a signal-to-noise ratio of
+# 20. Beside an echo that fills the range, degrees in 0 to 4095 (8.8 %) must be told from short
+# echoes: at 12.5 % the other has 8 times the echo time, or other units.
+_LEAST_SPAN, _LEAST_BESIDE_FULL = 0.05, 0.125
+# phase spreads as time goes on: an echo after one that fills the range spans at least this share
+_LEAST_AFTER_FULL = 0.5
+_FULL = 1 - 2 * _MISSING
 
 
 def phase_to_radians(
@@ -50,9 +56,10 @@ def phase_to_radians(
     Raises
     ------
     PhysicsError
-        If the range fits no storage (a shorter range may be any unit, or phase that was filtered).
+        If the range fits no storage (a shorter range may be any unit, or phase that was filtered),
+        or the data fill too little of the range that is given.
     InconsistentError
-        If one echo is stored in another unit than the rest.
+        If one echo seems stored in another unit than the rest.
     UnreadableError
         If the phase is constant.
     UsageError
@@ -65,7 +72,7 @@ def phase_to_radians(
         low, high, name, start = _recognise(lowest, highest, source)
     else:
         low, high, name, start = _given(phase_range, lowest, highest, source)
-    _refuse_mixed_units(raw, high - low, source)
+    _refuse_mixed_units([_data_range(echo, source) for echo in raw], high - low, source)
     radians = (raw - low) * (2 * math.pi / (high - low)) + start
     return sign * wrap(radians), name + (", sign flipped" if sign < 0 else "")
 
@@ -85,16 +92,24 @@ def _data_range(raw: Tensor, source: str) -> tuple[float, float]:
 
 
 def _recognise(lowest: float, highest: float, source: str) -> tuple[float, float, str, float]:
-    for low, high, name, start in _STORAGES:
-        span = high - low
-        reaches = lowest <= low + _MISSING * span and highest >= high - _MISSING * span
-        if reaches and lowest >= low - _BEYOND * span and highest <= high + _BEYOND * span:
-            return low, high, name, start
+    found = _storage(lowest, highest)
+    if found is not None:
+        return found
     raise PhysicsError(
         source,
         f"the phase spans {lowest:.6g} to {highest:.6g}, which is no range that is known",
         "name the stored values that mean -pi and pi: --phase-range LO HI",
     )
+
+
+def _storage(lowest: float, highest: float) -> tuple[float, float, str, float] | None:
+    """Storage that values fill from end to end, if they do."""
+    for low, high, name, start in _STORAGES:
+        span = high - low
+        reaches = lowest <= low + _MISSING * span and highest >= high - _MISSING * span
+        if reaches and lowest >= low - _BEYOND * span and highest <= high + _BEYOND * span:
+            return low, high, name, start
+    return None
 
 
 def _given(
@@ -106,21 +121,42 @@ def _given(
             "--phase-range", f"{low:g} {high:g} is not increasing", "give LO, then a larger HI"
         )
     slack = 0.01 * (high - low)
+    problem = ""
     if lowest < low - slack or highest > high + slack:
+        problem = f"beyond the range {low:g} {high:g}"
+    elif highest - lowest < _LEAST_SPAN * (high - low):
+        problem = f"almost nothing of the range {low:g} {high:g}"
+    elif (unit := _other_unit(lowest, highest, high - low)) is not None:
+        problem = f"which is {unit}, not {low:g} to {high:g}"
+    if problem:
         raise PhysicsError(
             source,
-            f"the phase spans {lowest:.6g} to {highest:.6g}, beyond the range {low:g} {high:g}",
+            f"the phase spans {lowest:.6g} to {highest:.6g}, {problem}",
             "give the stored values that mean -pi and pi",
         )
     return low, high, f"as given, {low:g} to {high:g}", -math.pi
 
 
-def _refuse_mixed_units(raw: Tensor, span: float, source: str) -> None:
-    for number, echo in enumerate(raw, start=1):
-        lowest, highest = _data_range(echo, source)
-        if highest - lowest < _LEAST_SPAN * span:
+def _other_unit(lowest: float, highest: float, span: float) -> str | None:
+    """Name of the storage that values fill, if its range is not ``span`` wide."""
+    found = _storage(lowest, highest)
+    if found is None or abs((found[1] - found[0]) / span - 1) < 0.05:
+        return None
+    return found[2]
+
+
+def _refuse_mixed_units(echoes: list[tuple[float, float]], span: float, source: str) -> None:
+    """Refuse an echo that looks as if it were stored in another unit than the rest."""
+    full = [highest - lowest >= _FULL * span for lowest, highest in echoes]
+    for index, (lowest, highest) in enumerate(echoes):
+        least = _LEAST_BESIDE_FULL if any(full) else _LEAST_SPAN
+        least = _LEAST_AFTER_FULL if any(full[:index]) else least
+        unit = _other_unit(lowest, highest, span)
+        if highest - lowest < least * span or unit is not None:
+            seems = f", which is {unit}" if unit else ""
             raise InconsistentError(
                 source,
-                f"echo {number} spans {lowest:.4g} to {highest:.4g}, of a range of {span:.4g}",
+                f"echo {index + 1} spans {lowest:.4g} to {highest:.4g}{seems}, of a range of"
+                f" {span:.4g}",
                 "export every echo in the same unit, or name the range with --phase-range LO HI",
             )

@@ -6,6 +6,8 @@ A flipped bit in a weights file changes no header and raises nothing; only the h
 import hashlib
 import importlib
 import json
+import math
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from qsmnet.errors import WeightsError
+from qsmnet.errors import UnreadableError, WeightsError
 from qsmnet.io.files import write_bytes, write_json
 
 Card = dict[str, Any]
@@ -23,6 +25,8 @@ Card = dict[str, Any]
 #: What a card may name: it names code that is run, so that nothing else is allowed.
 ALLOWED_NETWORKS = "qsmnet.networks."
 FORMAT = 1
+
+_OTHER_VERSION = "use the version of qsmnet that wrote it"
 
 _FOLDER = Path(__file__).parent
 _MANIFEST = _FOLDER / "manifest.json"
@@ -54,10 +58,15 @@ def load_weights(name_or_path: str | Path) -> tuple[nn.Module, Card]:
     WeightsError
         If the file or its card is missing or damaged, names a network outside of the package or
         does not fit it.
+    UnreadableError
+        If the file may not be read.
     """
     path = _resolve(name_or_path)
     card = _read_card(path)
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnreadableError(path, _unreadable(error), "check its permissions") from error
     expected = _manifest().get(str(name_or_path), card["sha256"])
     if hashlib.sha256(content).hexdigest() != expected:
         raise WeightsError(
@@ -101,23 +110,30 @@ def build_network(config: Mapping[str, Any], source: str) -> nn.Module:
         If the target is not a network of this package, or the parameters are not its own.
     """
     target = str(config.get("_target_", ""))
-    module, _, name = target.rpartition(".")
     if not target.startswith(ALLOWED_NETWORKS):
         raise WeightsError(
             source, f"its card names {target!r}, not a network of qsmnet", "do not trust this file"
         )
-    parameters = {k: v for k, v in config.items() if k != "_target_"}
+    network = _network_class(target, source)
     try:
-        network = getattr(importlib.import_module(module), name)(**parameters)
-    except (ImportError, AttributeError, TypeError) as error:
+        return network(**{str(k): v for k, v in config.items() if k != "_target_"})
+    except Exception as error:  # what strange parameters make a constructor raise has no base
         raise WeightsError(
-            source,
-            f"network {target} cannot be built ({error})",
-            "use the version of qsmnet that wrote it",
+            source, f"network {target} cannot be built ({error})", _OTHER_VERSION
         ) from error
-    if not isinstance(network, nn.Module):
+
+
+def _network_class(target: str, source: str) -> type[nn.Module]:
+    """Look the class up, and call nothing that is no network of this package."""
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise WeightsError(source, f"there is no network {target}", _OTHER_VERSION) from error
+    is_network = isinstance(found, type) and issubclass(found, nn.Module)
+    if not is_network or not found.__module__.startswith(ALLOWED_NETWORKS):
         raise WeightsError(source, f"{target} is not a network", "do not trust this file")
-    return network
+    return typing.cast("type[nn.Module]", found)
 
 
 def _resolve(name_or_path: str | Path) -> Path:
@@ -131,9 +147,17 @@ def _resolve(name_or_path: str | Path) -> Path:
             f"no such released weights (there are: {names})",
             "name one of them or a .safetensors file",
         )
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError as error:
+        raise UnreadableError(path, _unreadable(error), "check its permissions") from error
+    if not found:
         raise WeightsError(path.name, "file not found", "check the path")
     return path
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read: {(error.strerror or str(error)).lower()}"
 
 
 def _read_card(path: Path) -> Card:
@@ -144,7 +168,9 @@ def _read_card(path: Path) -> Card:
         raise WeightsError(
             card_path.name, "the card is missing", f"put it beside {path.name}"
         ) from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise WeightsError(card_path.name, _unreadable(error), "copy it again") from error
+    except (ValueError, RecursionError) as error:
         raise WeightsError(card_path.name, f"is not JSON ({error})", "copy it again") from error
     if not isinstance(card, dict) or not {"sha256", "network", "format"} <= set(card):
         raise WeightsError(card_path.name, "lacks sha256, network or format", "copy it again")
@@ -152,7 +178,26 @@ def _read_card(path: Path) -> Card:
         raise WeightsError(
             card_path.name, f"format {card['format']} is not {FORMAT}", "update qsmnet"
         )
+    _check_card(card, card_path.name)
     return dict(card)
+
+
+def _check_card(card: Card, source: str) -> None:
+    """Refuse what the rest of the package would stumble over."""
+    if not isinstance(card["network"], dict) or not isinstance(card["sha256"], str):
+        raise WeightsError(source, "network or sha256 is malformed", "copy it again")
+    trained = card.get("trained_for", {})
+    if not isinstance(trained, dict):
+        raise WeightsError(source, "trained_for is malformed", "copy it again")
+    sizes, tilt = trained.get("voxel_size_mm", [0.0, 0.0]), trained.get("tilt_degrees", 0.0)
+    two = isinstance(sizes, list) and len(sizes) == 2
+    if not two or not all(_is_number(each) for each in (*sizes, tilt)):
+        problem = "trained_for needs two numbers as voxel_size_mm and one as tilt_degrees"
+        raise WeightsError(source, problem, "copy it again")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _refuse_not_finite(network: nn.Module, path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +16,9 @@ from qsm_ci.qsm_eval import score_arrays
 
 from qsmnet.cli import main
 from qsmnet.dipole import Dipole
+from qsmnet.errors import ResourceError
 from qsmnet.geometry import Geometry
+from qsmnet.weights.store import build_network, released_names, save_weights
 
 SHAPE = (24, 22, 20)
 Write = Callable[..., Path]
@@ -171,6 +176,10 @@ def test_existing_results_are_safe(run, tmp_path):
         (("--noise", "-1"), "tkd", 5, "--noise"),
         (("--labels", "absent.tsv"), "tkd", 3, "absent.tsv"),
         (("--truth", "absent.nii.gz"), "tkd", 3, "absent.nii.gz"),
+        (("--out", ""), "tkd", 2, "--out"),
+        (("--overwr",), "tkd", 2, "--overwr"),
+        (("--nonsense", "x"), "tkd", 2, "--nonsense"),
+        (("--set", "tkd.padding=inf"), "tkd", 2, "padding"),
     ],
 )
 def test_wrong_options_are_one_line(run, tmp_path, capsys, arguments, inverters, code, words):
@@ -185,12 +194,93 @@ def test_broken_truth_and_labels_are_named(run, write_nifti, tmp_path, capsys):
     hole = write_nifti("hole.nii.gz", np.full(SHAPE, np.nan, dtype=np.float32))
     half = write_nifti("half.nii.gz", np.full(SHAPE, 0.5, dtype=np.float32))
     other = write_nifti("other.nii.gz", np.zeros((24, 22, 18), dtype=np.float32))
+    huge = write_nifti("huge.nii.gz", np.full(SHAPE, 2.0**40, dtype=np.float64))
+    wave = write_nifti("wave.nii.gz", np.ones(SHAPE, dtype=np.complex64))
     for option, path, code in (
+        ("--segmentation", huge, 4),
+        ("--segmentation", wave, 4),
+        ("--truth", wave, 4),
         ("--truth", hole, 9),
         ("--truth", other, 4),
         ("--segmentation", half, 4),
         ("--segmentation", other, 4),
     ):
         assert run(option, str(path)) == code
-        assert path.name in capsys.readouterr().err
+        # one line: no method has run before
+        (line,) = capsys.readouterr().err.splitlines()
+        assert path.name in line
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_an_earlier_comparison_do_not_stay(run, tmp_path):
+    out = tmp_path / "out"
+    assert run("--noise", "0.001", inverters="tkd tikhonov") == 0
+    (out / "mine.txt").write_text("")
+    assert run("--noise", "0.001", "--overwrite", without=("segmentation",)) == 0
+    left = {path.name for path in out.iterdir()}
+    assert "mine.txt" in left
+    assert "chi_tkd.nii.gz" in left
+    assert not left & {"chi_tikhonov.nii.gz", "regions.csv"}
+    record = json.loads((out / "comparison.json").read_text())
+    assert {each["file"] for each in record["outputs"]} | {"comparison.json", "mine.txt"} == left
+
+
+def test_a_full_disk_leaves_nothing(run, tmp_path, monkeypatch, capsys):
+    def full(*_: object, **__: object) -> None:
+        raise ResourceError(tmp_path, "cannot be written: no space left", "free some disk space")
+
+    monkeypatch.setattr("qsmnet.evaluate.save.save_figure", full)
+    assert run() == 7
+    assert not (tmp_path / "out").exists()
+    assert capsys.readouterr().err.count("error") == 1
+
+
+def test_weights_of_another_network_are_refused(run, tmp_path, capsys):
+    if not {"kqsm", "unet"} <= set(released_names()):
+        pytest.skip("no released weights")
+    network = {"_target_": "qsmnet.networks.unet.UNet", "channels": [4, 4]}
+    path = tmp_path / "mine.safetensors"
+    save_weights(path, build_network(network, "test").state_dict(), {"network": network})
+    assert run("--weights", str(path), inverters="kqsm") == 6
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "choose --inverter unet" in line
+    assert run("--weights", str(path), inverters="unet") == 0
+
+
+def test_settings_of_each_inverter(run, tmp_path):
+    settings = ("--set", "tkd.kernel=prism", "tikhonov.kernel=sampled")
+    assert run(*settings, inverters="tkd tikhonov") == 0
+    methods = json.loads((tmp_path / "out" / "comparison.json").read_text())["methods"]
+    assert (methods["tkd"]["kernel"], methods["tikhonov"]["kernel"]) == ("prism", "sampled")
+
+
+def test_one_kernel_for_all_that_have_one(run, tmp_path):
+    given = ("--kernel", "prism", "--set", "tv.kernel=sampled")
+    inverters = "tkd tikhonov tv" + (" unet" if "unet" in released_names() else "")
+    assert run(*given, inverters=inverters) == 0
+    methods = json.loads((tmp_path / "out/comparison.json").read_text())["methods"]
+    used = {name: each.get("kernel") for name, each in methods.items()}
+    assert used | {"unet": None} == {
+        "tkd": "prism",
+        "tikhonov": "prism",
+        "tv": "sampled",
+        "unet": None,
+    }
+
+
+def test_nobody_reads_the_table(files, tmp_path):
+    given = [word for name, path in files.items() for word in (f"--{name}", str(path))]
+    command = [sys.executable, "-m", "qsmnet.cli", "compare", *given, "--inverters", "tkd"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert done.returncode == 141
+    assert done.stderr == "qsmnet: tkd ...\n"
+    assert (tmp_path / "out" / "metrics.csv").exists()

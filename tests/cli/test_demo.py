@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from qsmnet.cli import main
+from qsmnet.cli import demo, main
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +57,21 @@ def test_the_same_head_every_time_and_nothing_overwritten(folder, tmp_path, caps
 def test_too_small_a_head_is_refused(tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path / "out"), "--size", "8"]) == 2
     assert "--size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--sise", "48"], ["--over"], ["--size", "big"], ["--out", ""]])
+def test_wrong_options_are_one_line(tmp_path, capsys, option):
+    assert main(["demo", "--out", str(tmp_path / "out"), *option]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "qsmnet demo" in line or "--out" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "save_comparison", fail)
+    monkeypatch.setattr(demo, "INVERTERS", ("tkd",))
+    assert main(["demo", "--out", str(tmp_path / "out"), "--size", "32"]) == 130
+    assert list(tmp_path.iterdir()) == []

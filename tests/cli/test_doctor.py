@@ -1,5 +1,10 @@
 """What ``qsmnet doctor`` says, and its exit code when weights are damaged."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -73,7 +78,25 @@ def test_help_has_an_example(capsys):
 
 def test_unknown_option(capsys):
     assert cli.main(["doctor", "--fast"]) == 2
-    assert "--fast" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--fast" in line
+
+
+def test_interrupted_while_modules_are_imported(tmp_path):
+    # a module of the verb that takes long, and turns the interruption into something else
+    (tmp_path / "psutil.py").write_text(
+        "import time\ntry:\n    print('importing', flush=True)\n    time.sleep(60)\n"
+        "except BaseException:\n    raise ImportError('odd')\n"
+    )
+    command = [sys.executable, "-m", "qsmnet.cli", "doctor"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr.read() == "qsmnet: error: interrupted\n"
 
 
 def test_the_released_weights_are_whole():

@@ -81,6 +81,8 @@ def test_bad_tables(tmp_path):
     path = tmp_path / "labels.tsv"
     with pytest.raises(UnreadableError, match="does not exist"):
         read_label_table(path)
+    with pytest.raises(UnreadableError, match="is a folder"):
+        read_label_table(tmp_path)
     path.write_text("no numbers here\n")
     with pytest.raises(UnreadableError, match="holds no label"):
         read_label_table(path)

@@ -60,7 +60,13 @@ def test_best_lambda_is_the_ratio_of_variances(noise: float) -> None:
     assert errors[1.0] < min(errors[0.25], errors[4.0])
 
 
-@pytest.mark.parametrize("regularisation", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("regularisation", [0.0, -1.0, float("nan"), float("inf")])
 def test_refuses_a_lambda_that_is_not_positive(regularisation: float) -> None:
     with pytest.raises(ValueError, match="positive"):
         Tikhonov(regularisation)
+
+
+@pytest.mark.parametrize("padding", [0.0, 9.0, float("nan"), float("inf")])
+def test_refuses_a_padding_out_of_range(padding: float) -> None:
+    with pytest.raises(ValueError, match="padding"):
+        Tikhonov(padding=padding)

@@ -72,3 +72,9 @@ def test_matching_kernel_is_better(phantom: Callable) -> None:
 def test_refuses_thresholds_out_of_range(threshold: float) -> None:
     with pytest.raises(ValueError, match="threshold"):
         TKD(threshold)
+
+
+@pytest.mark.parametrize("padding", [0.0, 9.0, float("nan"), float("inf")])
+def test_refuses_a_padding_out_of_range(padding: float) -> None:
+    with pytest.raises(ValueError, match="padding"):
+        TKD(padding=padding)

@@ -1,5 +1,6 @@
 """Total variation: its minimum, what its lambda means, what it makes of the unknown outside."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -233,6 +234,14 @@ def test_bounding_box_of_a_plane_is_two_voxels_thick() -> None:
         {"max_iterations": 0},
         {"tolerance": -1.0},
         {"padding": 0.9},
+        {"padding": math.nan},
+        {"padding": math.inf},
+        {"noise_gain": math.nan},
+        {"noise_gain": math.inf},
+        {"regularisation": math.nan},
+        {"regularisation": math.inf},
+        {"tolerance": math.nan},
+        {"tolerance": math.inf},
     ],
 )
 def test_refuses_parameters_out_of_range(wrong: dict[str, float]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 #: Byte offsets in the NIfTI-1 header.
 DIM, DATATYPE, PIXDIM, VOX_OFFSET, SLOPE = 40, 70, 76, 108, 112
+QFORM_CODE, SFORM_CODE, QUATERNION, SROW = 252, 254, 256, 280
 
 
 def patch_header(path: Path, offset: int, content: bytes) -> None:

@@ -172,6 +172,22 @@ def test_prepare_refuses_an_unwritable_folder(tmp_path, monkeypatch):
         prepare_output_folder(tmp_path, ["chi.nii.gz"])
 
 
+def test_prepare_refuses_a_link_to_nothing(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for folder in (tmp_path / "link", tmp_path / "link" / "below"):
+        with pytest.raises(OutputError, match="link to nothing"):
+            prepare_output_folder(folder, ["chi.nii.gz"])
+    assert names(tmp_path) == ["link"]
+
+
+def test_prepare_refuses_what_permissions_do_not_tell(tmp_path):
+    # a name that the file system does not take; as /proc, where root seems to be allowed to write
+    for folder, file in ((tmp_path / "new" / ("a" * 300), "a"), (tmp_path, "a" * 300)):
+        with pytest.raises(OutputError, match="too long"):
+            prepare_output_folder(folder, [file])
+    assert names(tmp_path) == []
+
+
 def test_prepare_never_replaces_an_input(tmp_path):
     write_text(tmp_path / "field.nii", "")
     with pytest.raises(OutputError, match="also an input"):

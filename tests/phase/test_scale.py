@@ -97,3 +97,43 @@ def test_an_echo_in_another_unit_is_refused() -> None:
     raw = torch.stack([_truth()[0], _truth()[1] * 1000])
     with pytest.raises(InconsistentError, match="echo 1"):
         phase_to_radians(raw)
+
+
+def _units(*factors: float) -> torch.Tensor:
+    return torch.stack([_truth()[0].clone() * factor for factor in factors])
+
+
+DEGREES = 180 / math.pi
+
+
+@pytest.mark.parametrize("phase_range", [None, (-180.0, 180.0)])
+def test_an_echo_in_degrees_among_radians_is_refused(phase_range: tuple[float, float]) -> None:
+    with pytest.raises(InconsistentError, match="echo 1"):
+        phase_to_radians(_units(1, DEGREES, 1), phase_range)
+
+
+def test_an_echo_in_scanner_units_of_half_the_range_is_refused() -> None:
+    signed = STORAGES["signed"](_truth())
+    for other in (STORAGES["unsigned"](_truth()), STORAGES["milliradians"](_truth())):
+        with pytest.raises(InconsistentError, match="echo 2"):
+            phase_to_radians(torch.stack([signed[0], other[0]]))
+
+
+@pytest.mark.parametrize("size", [180.0, 10.0])
+def test_radians_are_refused_in_another_range(size: float) -> None:
+    with pytest.raises(PhysicsError, match="phase spans"):
+        phase_to_radians(_truth()[:1], (-size, size))
+
+
+def test_short_echoes_of_a_small_patch_are_taken() -> None:
+    # grow with the echo time up to the whole range, from 15 % of it
+    raw = _units(0.15, 0.4, 1)
+    radians, _ = phase_to_radians(raw)
+    assert _error(radians, raw) < 1e-5
+    # and all may be small where the range is given
+    phase_to_radians(_units(0.06, 0.1, 0.2), (-math.pi, math.pi))
+
+
+def test_a_late_echo_does_not_shrink() -> None:
+    with pytest.raises(InconsistentError, match="echo 2"):
+        phase_to_radians(_units(1, 0.4))

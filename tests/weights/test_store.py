@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qsmnet.errors import OutputError, WeightsError
+from qsmnet.errors import OutputError, UnreadableError, WeightsError
 from qsmnet.networks.unet import UNet
 from qsmnet.weights import store
 from qsmnet.weights.store import build_network, load_weights, released_names, save_weights
@@ -74,6 +74,42 @@ def test_broken_card(weights, text):
     refused(weights)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network": "qsmnet.networks.unet.UNet"},
+        {"network": []},
+        {"sha256": 3},
+        {"trained_for": "all"},
+        {"trained_for": {"voxel_size_mm": None}},
+        {"trained_for": {"voxel_size_mm": [1.0, "2"]}},
+        {"trained_for": {"voxel_size_mm": [1.0, float("nan")]}},
+        {"trained_for": {"tilt_degrees": "none"}},
+    ],
+)
+def test_malformed_card(weights, changes):
+    edit_card(weights, **changes)
+    refused(weights)
+
+
+@pytest.mark.parametrize("key", ["network", "trained_for"])
+def test_null_in_the_card(weights, key):
+    path = weights.with_suffix(".json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: None}))
+    assert "malformed" in refused(weights)
+
+
+def test_card_that_is_a_folder(weights):
+    weights.with_suffix(".json").unlink()
+    weights.with_suffix(".json").mkdir()
+    assert "cannot be read" in refused(weights)
+
+
+def test_weights_that_may_not_be_reached(tmp_path):
+    with pytest.raises(UnreadableError, match="cannot be read"):
+        load_weights(tmp_path / f"{'a' * 300}.safetensors")
+
+
 def test_card_of_another_format(weights):
     edit_card(weights, format=99)
     assert "update qsmnet" in refused(weights)
@@ -109,6 +145,26 @@ def test_what_is_no_network_is_refused(target):
 def test_function_that_is_no_network_is_refused():
     with pytest.raises(WeightsError, match="is not a network"):
         build_network({"_target_": "qsmnet.networks.frame.next_fast_len", "target": 7}, "card")
+
+
+def test_what_is_no_network_is_not_called(monkeypatch):
+    def call(*_, **__):
+        raise AssertionError("called")
+
+    foreign = type("Foreign", (torch.nn.Module,), {"__init__": call})
+    for found in (call, foreign, type("Own", (), {"__init__": call})):
+        monkeypatch.setattr("qsmnet.networks.frame.next_fast_len", found)
+        with pytest.raises(WeightsError, match="is not a network"):
+            build_network({"_target_": "qsmnet.networks.frame.next_fast_len"}, "card")
+
+
+@pytest.mark.parametrize("channels", [[], "ab", [-1, 4], None])
+def test_strange_parameters(weights, channels):
+    path = weights.with_suffix(".json")
+    card = json.loads(path.read_text())
+    card["network"]["channels"] = channels
+    path.write_text(json.dumps(card))
+    assert "cannot be built" in refused(weights)
 
 
 def test_unknown_parameter(weights):
