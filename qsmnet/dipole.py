@@ -287,7 +287,9 @@ def _prism_spectrum_of_one(
         if weight != 0:
             octant = _prism_octant(c, tuple(n // 2 + 1 for n in shape), geometry.voxel_size)
             total.add_(_by_parity(octant.to(dtype), c, shape), alpha=weight)
-    return torch.fft.rfftn(total).real.clone()
+    spectrum: Tensor = torch.fft.rfftn(total).real
+    # a view would keep the imaginary part in memory
+    return spectrum.clone()
 
 
 def prism_components(shape: Shape, voxel_size: Triple) -> Float[Tensor, "6 x y z"]:

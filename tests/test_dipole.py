@@ -294,3 +294,14 @@ def test_gpu_equals_cpu() -> None:
     cpu = Dipole(chi.shape, OBLIQUE, "prism", padding=1.5).forward(chi)
     gpu = Dipole(chi.shape, OBLIQUE, "prism", padding=1.5, device="cuda").forward(chi.cuda())
     torch.testing.assert_close(gpu.cpu(), cpu, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(10, 12, 14), (9, 8, 7), (11, 10, 13)])
+def test_grid_too_large_to_keep_has_the_same_spectrum(shape, monkeypatch) -> None:
+    geometry = Geometry((0.8, 1.1, 1.7), (0.3, -0.2, 0.93))
+    expected = dipole_spectrum(shape, geometry, "prism", torch.float64)
+    monkeypatch.setattr(dipole_module, "_CACHE_BYTES", 10)
+    found = dipole_spectrum(shape, geometry, "prism", torch.float64)
+    assert torch.allclose(found, expected, atol=1e-12)
+    single = dipole_spectrum(shape, geometry, "prism")
+    assert torch.allclose(single, expected.float(), atol=1e-6)

@@ -7,6 +7,7 @@ import pytest
 
 from qsmnet.cli import main
 from qsmnet.io.nifti import read_volume
+from qsmnet.simulate.head.write import HEAD_FILES
 from qsmnet.simulate.write import FIELD_SUPPORT, FILES
 
 SMALL = "simulator.shape=[16,18,14]"
@@ -137,3 +138,67 @@ def test_output_folder_is_needed(capsys):
 def test_help(capsys):
     assert main(["simulate", "--help"]) == 0
     assert "example: qsmnet simulate" in capsys.readouterr().out
+
+
+HEAD = (
+    "simulator=head",
+    "simulator.protocol.shape=[30,40,32]",
+    "simulator.protocol.voxel_size=[6,6,6]",
+    "simulator.factor=1",
+)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("head")
+    assert main(["simulate", f"out={folder}", "n=1", *HEAD]) == 0
+    return folder / "scene_000"
+
+
+def test_head_is_written_with_its_truth(head):
+    assert {path.name for path in head.iterdir()} == set(HEAD_FILES)
+    for path in head.glob("*.nii.gz"):
+        echoes = path.name in {"phase.nii.gz", "magnitude.nii.gz", "unwrapped_phase.nii.gz"}
+        data = read_volume(path, 4 if echoes else 3).data
+        assert data.shape == ((4, 30, 40, 32) if echoes else (30, 40, 32))
+        assert np.isfinite(data).all()
+    sidecar = json.loads((head / "scan.json").read_text())
+    assert sidecar["b0_tesla"] == 3.0
+    assert sidecar["echo_times_s"] == [0.004, 0.010, 0.016, 0.022]
+    assert sidecar["units"]["phase"] == "rad"
+    assert (head.parent / "contact_sheet.png").exists()
+
+
+def test_head_is_reconstructed(head, tmp_path):
+    sidecar = json.loads((head / "scan.json").read_text())
+    times = [str(time) for time in sidecar["echo_times_s"]]
+    scan = ["--phase", f"{head}/phase.nii.gz", "--magnitude", f"{head}/magnitude.nii.gz"]
+    scan += ["--echo-times", *times, "--b0", str(sidecar["b0_tesla"])]
+    mask = ["--mask", f"{head}/mask.nii.gz", "--inverter", "tkd"]
+    assert main(["reconstruct", *scan, *mask, "--out", str(tmp_path / "a")]) == 0
+    field = ["--local-field", f"{head}/local_field.nii.gz", "--noise", "0.001"]
+    assert main(["reconstruct", *field, *mask, "--out", str(tmp_path / "b")]) == 0
+    inside = read_volume(head / "mask.nii.gz").data > 0
+    truth = read_volume(head / "chi.nii.gz").data[inside]
+    for folder, least in (("a", 0.2), ("b", 0.6)):
+        found = read_volume(tmp_path / folder / "chi.nii.gz").data[inside]
+        assert np.corrcoef(found, truth)[0, 1] > least
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "simulator.labels=nowhere",
+        "simulator.lesions=[{chi: 1, radius: 0}]",
+        "simulator.lesions=[{chi: 1}]",
+        "simulator.protocol.echo_times=[0.01,0.005]",
+        "simulator.table={0: cheese}",
+    ],
+)
+def test_wrong_settings_of_a_head_are_one_line(tmp_path, capsys, setting):
+    extra = ["simulator.labels=."] if "table" in setting else []
+    assert main(["simulate", f"out={tmp_path / 'a'}", *HEAD, *extra, setting]) in {2, 3}
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("qsmnet: error: ")
+    assert "\n" not in error
+    assert not (tmp_path / "a").exists()

@@ -44,7 +44,7 @@ def test_group_lists_its_files(group):
     assert set(available(group)) == names
 
 
-@pytest.mark.parametrize("group", ["experiment", "loss", *METHODS])
+@pytest.mark.parametrize("group", ["experiment", "label_table", "loss", "protocol", *METHODS])
 def test_files_say_what_they_are(group):
     for path in (CONFIGS / group).glob("*.yaml"):
         first = path.read_text("utf8").splitlines()[:2]
@@ -89,6 +89,16 @@ def test_every_part_fits_into_training(group, tmp_path):
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         if "_target_" in config[group]:
             assert callable(instantiate(config[group], _convert_="all")) or group == "simulator"
+
+
+@pytest.mark.parametrize("protocol", stems("protocol"))
+def test_every_protocol_fits_into_a_head(protocol, tmp_path):
+    choice = f"protocol@simulator.protocol={protocol}"
+    config = root("simulate", "simulator=head", choice, f"out={tmp_path}")
+    head = instantiate(config.simulator, _convert_="all")
+    extent = head.protocol.grid.extent
+    # every adult head fits, and not much more
+    assert all(170 < edge < 250 for edge in extent)
 
 
 @pytest.mark.parametrize("simulator", stems("simulator"))

@@ -42,7 +42,8 @@ def crop_spectrum(
     spectrum = torch.fft.fft(volume, dim=-1)
     low, high = (size + 1) // 2, size // 2
     kept = torch.cat([spectrum[..., :low], spectrum[..., spectrum.shape[-1] - high :]], dim=-1)
-    return torch.fft.ifft(kept, dim=-1) / factor
+    cropped: Tensor = torch.fft.ifft(kept, dim=-1) / factor
+    return cropped
 
 
 def crop_spectrum_along(

@@ -188,9 +188,11 @@ class HeadSimulator:
         view = fine_grid(self.protocol.grid, self.factor).shape
         low = source.shape[2] - view[2]
         drawn = Drawn(
-            torch.empty(source.shape),
-            *(torch.empty(view) for _ in range(3)),
-            torch.empty(view, dtype=torch.uint8),
+            chi=torch.empty(source.shape),
+            amplitude=torch.empty(view),
+            weighted_r2=torch.empty(view),
+            brain=torch.empty(view),
+            segmentation=torch.empty(view, dtype=torch.uint8),
         )
         for rows, piece in slabs(source):
             canvas = self._canvas(record, piece, palette)
