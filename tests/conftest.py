@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,3 +66,12 @@ def outside_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("QSMNET_TEST_DATA is not set")
     return Path(folder)
+
+
+def pytest_configure() -> None:
+    """Commands that tests interrupt must hear it, also where the tests run in a shell's background.
+
+    There SIGINT is ignored, which every process passes on to those that it starts.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

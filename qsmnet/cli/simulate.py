@@ -1,14 +1,21 @@
 """``qsmnet simulate out=DIR n=4 simulator=brain seed=1``: scenes with known truth."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from qsmnet.cli.hydra_app import run_app, whole_number
-from qsmnet.io.files import prepare_output_folder
+from qsmnet.cli.hydra_app import (
+    WRONG_SETTINGS,
+    build,
+    folder_named,
+    run_app,
+    switch,
+    whole_number,
+)
+from qsmnet.errors import OutputError, UsageError
+from qsmnet.io.files import atomic_write, prepare_output_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +42,8 @@ segmentation, r2star, phase_offset, unwrapped_phase and noise. Invert it with th
   simulator.acquisition.voids=0.3                 share of scenes with signal voids
   simulator.acquisition.unmasked=1                the field is known on the whole grid
   split=NAME              an independent stream of scenes; overwrite=true replaces files
-  --config-dir DIR        your own simulators;  --cfg job  shows every setting
+  --config-dir DIR        your own simulators: DIR/simulator/NAME.yaml, and the Python files of
+                          their classes in DIR;  --cfg job  shows every setting
 
 example: qsmnet simulate out=heads n=4 simulator=brain seed=1
          qsmnet simulate out=scans n=1 simulator=head seed=1
@@ -64,20 +72,26 @@ def simulate(config: DictConfig) -> None:
     import matplotlib.pyplot as plt
 
     seed, n = whole_number(config, "seed", 0), whole_number(config, "n", 1)
-    folder, overwrite = Path(config.out), bool(config.overwrite)
+    folder, overwrite = folder_named(config, "out"), switch(config, "overwrite")
+    simulator = build("simulator", config.simulator)
+    try:
+        # all of them, before one is written
+        records = [simulator.draw(seed, str(config.split), i) for i in range(n)]
+    except WRONG_SETTINGS as error:
+        raise UsageError("simulator", f"cannot draw: {error}", "change its settings") from error
     names = [f"scene_{i:03d}" for i in range(n)]
-    simulator = instantiate(config.simulator, _convert_="all")
     files, write, sheet = _output_of(simulator)
     outputs = [f"{name}/{file}" for name in names for file in files]
-    prepare_output_folder(folder, [*outputs, "contact_sheet.png"], overwrite)
+    _prepare(folder, [*outputs, "contact_sheet.png"], overwrite)
     shown = []
     for i, name in enumerate(names):
-        scene = simulator.scene(seed, i, str(config.split))
+        scene = simulator.render(records[i])
         write(folder / name, scene, overwrite)
         print(folder / name)
         shown += [scene] if i < 12 else []
     figure = sheet(shown)
-    figure.savefig(folder / "contact_sheet.png", dpi=80)
+    with atomic_write(folder / "contact_sheet.png", overwrite) as picture:
+        figure.savefig(picture, dpi=80)
     plt.close(figure)
 
 
@@ -94,3 +108,12 @@ def _output_of(
     if isinstance(simulator, HeadSimulator):
         return HEAD_FILES, write_head, head_sheet
     return (*FILES, FIELD_SUPPORT), write_scene, contact_sheet
+
+
+def _prepare(folder: Path, outputs: Iterable[str], overwrite: bool) -> None:
+    try:
+        prepare_output_folder(folder, outputs, overwrite)
+    except OutputError as error:
+        # in the words of this verb, which has settings in place of options
+        fix = error.fix.replace("pass --overwrite", "write overwrite=true")
+        raise OutputError(error.source, error.problem, fix) from error

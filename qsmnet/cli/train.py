@@ -1,30 +1,45 @@
 """``qsmnet train experiment=NAME out=DIR``: a network from simulated or stored pairs."""
 
+import contextlib
 import math
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from qsmnet.cli.hydra_app import check_targets, run_app, whole_number
+from qsmnet.cli.compose import available
+from qsmnet.cli.hydra_app import (
+    build,
+    check_targets,
+    config_dir,
+    folder_named,
+    run_app,
+    share,
+    whole_number,
+)
 from qsmnet.errors import OutputError, UnreadableError, UsageError
+from qsmnet.io.files import prepare_output_folder, write_text
 
 if TYPE_CHECKING:
     from qsmnet.simulate.acquisition import Acquisition
     from qsmnet.training.module import InversionModule
 
-# an acquisition's strong noise, as a factor of its largest
-_STRONGEST = 3.0
+# what a run writes, its bank apart: taken back if it ends before its first checkpoint
+_FILES = ("config.yaml", "metrics.csv", "curve.png", "panel_*.png")
+_RESULTS = ("last.ckpt", "weights.safetensors", "weights.json")
+# of numpy's generator
+_LARGEST_SEED = 2**32 - 1
 
 _HELP = """usage: qsmnet train experiment=NAME out=DIR [key=value ...]
        qsmnet train resume=DIR [trainer.max_steps=N]
 
-Train a network. Experiments: smoke (under a minute), unet, kqsm, kqsm_he2022.
+Train a network. Experiments: smoke (under a minute), unet, kqsm, kqsm_he2022; or name parts,
+network=NAME at least.
 
   out=DIR                 receives metrics.csv, curve.png, panel_*.png, last.ckpt,
                           weights.safetensors
@@ -64,42 +79,85 @@ def train(config: DictConfig) -> None:
     folder = _folder(config, is_main_process())
     if resume:
         config = _resumed(config, folder)
+    else:
+        _check_chosen(config)
+    # weights name their network, and only one of qsmnet is ever loaded
+    check_targets(config.network)
     if config.threads is not None:
-        torch.set_num_threads(int(config.threads))
-    seed_everything(whole_number(config, "seed", 0))
+        torch.set_num_threads(whole_number(config, "threads", 1))
+    seed_everything(whole_number(config, "seed", 0, _LARGEST_SEED))
     module = _module(config)
     if config.init is not None and not resume:
         _start_from_init(module, config)
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)  # noqa: S101
     run = Run(folder, _card(settings), settings["trainer"], whole_number(config, "epoch", 1))
-    data = instantiate(config.data, _convert_="all")
-    if not resume and is_main_process():
-        # only now: what cannot be built leaves no run behind
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, folder / "config.yaml", resolve=False)
-    card = run.fit(module, data, resume)
+    run.check(resume)
+    data = build("data", config.data)
+    with _kept(folder, config) if not resume and is_main_process() else contextlib.nullcontext():
+        card = run.fit(module, data, resume)
     if is_main_process():
         print(f"{folder / 'weights.safetensors'}: {card['steps']} steps, {card['validation']}")
 
 
+@contextlib.contextmanager
+def _kept(folder: Path, config: DictConfig) -> Iterator[None]:
+    """Write a run's settings; without a checkpoint at its end, leave no run behind."""
+    try:
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
+        yield
+    finally:
+        if not (folder / "last.ckpt").exists():
+            for path in (path for name in _FILES for path in folder.glob(name)):
+                path.unlink(missing_ok=True)
+
+
+def _check_chosen(config: DictConfig) -> None:
+    """Refuse to begin the long default run because nothing else was said."""
+    chosen = HydraConfig.get().runtime.choices.get("experiment") is not None
+    if not chosen and not any(each.startswith("network=") for each in _overrides()):
+        names = ", ".join(available("experiment", config_dir()))
+        fix = f"write experiment=NAME, one of {names}; or network=NAME"
+        raise UsageError("qsmnet train", "no experiment is named", fix)
+    if config.init is not None and not str(config.init).strip():
+        raise UsageError("init", "names no weights", "name released weights or a .safetensors file")
+
+
 def _module(config: DictConfig) -> "InversionModule":
+    from qsmnet.training.losses import HeLoss
     from qsmnet.training.module import InversionModule, Schedule
 
     if config.schedule not in get_args(Schedule):
         names = " or ".join(get_args(Schedule))
         problem = f"must be {names}, got {config.schedule}"
         raise UsageError("schedule", problem, "write schedule=cosine")
-    return InversionModule(
-        instantiate(config.network, _convert_="all"),
-        instantiate(config.loss),
-        instantiate(config.optimizer),
+    whole_number(config, "trainer.max_steps", 1)
+    module = InversionModule(
+        build("network", config.network),
+        build("loss", config.loss),
+        build("optimizer", config.optimizer),
         steps=whole_number(config, "schedule_steps", 1),
         warmup=whole_number(config, "warmup", 0),
-        ema_decay=float(config.ema_decay),
+        ema_decay=share(config, "ema_decay"),
         seed=int(config.seed),
         schedule=config.schedule,
     )
+    if isinstance(module.loss, HeLoss) and not hasattr(module.network, "spectrum"):
+        problem = "HeLoss compares spectra, which this network does not predict"
+        raise UsageError("loss", problem, "write loss=image, or network=kqsm_he2022")
+    _check_optimizer(module)
+    return module
+
+
+def _check_optimizer(module: "InversionModule") -> None:
+    """Make one: the optimizer itself refuses its settings, but only when training begins."""
+    try:
+        settings = module.make_optimizer(module.network.parameters()).defaults
+    except (ValueError, TypeError) as error:
+        raise UsageError("optimizer", str(error), "change its settings") from error
+    for name, value in settings.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"optimizer.{name}", f"must be finite, got {value}", "lower it")
 
 
 def _start_from_init(module: "InversionModule", config: DictConfig) -> None:
@@ -116,28 +174,62 @@ def _folder(config: DictConfig, is_main: bool) -> Path:
     """Folder of the run; the main process alone looks whether it is free, the others come after."""
     if (config.out is None) == (config.resume is None):
         raise UsageError("qsmnet train", "needs either out=DIR or resume=DIR", "name one folder")
-    folder = Path(config.out if config.resume is None else config.resume)
-    begun, resumable = (folder / "config.yaml").exists(), (folder / "last.ckpt").exists()
-    if config.resume is None and begun and is_main:
+    folder = folder_named(config, "out" if config.resume is None else "resume")
+    if config.resume is not None:
+        _check_resumable(folder)
+    elif is_main:
+        prepare_output_folder(folder, ())
+        _check_new(folder)
+    return folder
+
+
+def _check_new(folder: Path) -> None:
+    found = [path.name for name in (*_FILES, *_RESULTS) for path in folder.glob(name)]
+    if "config.yaml" in found:
+        resumable = "last.ckpt" in found
         fix = f"resume={folder}, or name" if resumable else "remove it (no checkpoint yet), or name"
         raise OutputError(folder, "holds a run already", f"{fix} another folder")
-    if config.resume is not None and not resumable:
+    if found:
+        raise OutputError(folder / found[0], "exists already", "name another folder")
+
+
+def _check_resumable(folder: Path) -> None:
+    begun, resumable = ((folder / name).is_file() for name in ("config.yaml", "last.ckpt"))
+    if not resumable:
         fix = "remove the folder and start with out=DIR" if begun else "start with out=DIR"
         raise UnreadableError(folder, "holds no last.ckpt to go on from", fix)
-    return folder
+    if not begun:
+        problem = "holds no config.yaml, which says how the run began"
+        raise UnreadableError(folder, problem, "start another run with out=DIR")
+    prepare_output_folder(folder, ())
 
 
 def _resumed(config: DictConfig, folder: Path) -> DictConfig:
     """Read the run's own settings; only its length may be changed."""
-    stored = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(stored, DictConfig)  # noqa: S101
-    check_targets(stored)
+    stored = _stored(folder / "config.yaml")
+    check_targets(stored, config_dir())
     # of runs begun before it was a setting
     stored.setdefault("schedule", "cosine")
+    missing = sorted(set(map(str, config)) - set(map(str, stored)))
+    if missing:
+        problem = f"lacks {', '.join(missing)}"
+        raise UnreadableError(folder / "config.yaml", problem, "start another run with out=DIR")
     # the folder may have been moved, or named from elsewhere; the bank lies in it
     OmegaConf.update(stored, "out", str(folder))
     if any(override.startswith("trainer.max_steps=") for override in _overrides()):
         OmegaConf.update(stored, "trainer.max_steps", config.trainer.max_steps)
+    return stored
+
+
+def _stored(path: Path) -> DictConfig:
+    try:
+        stored = OmegaConf.load(path)
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        fix = "repair it, or start another run with out=DIR"
+        raise UnreadableError(path, f"cannot be read: {reason}", fix) from error
+    if not isinstance(stored, DictConfig):
+        raise UnreadableError(path, "holds no settings", "start another run with out=DIR")
     return stored
 
 
@@ -166,15 +258,8 @@ def _card(settings: dict[Any, Any]) -> dict[str, Any]:
 
 def _range(data: dict[str, Any]) -> dict[str, Any]:
     """Return what simulated pairs cover; no setting tells a bound of their susceptibility."""
-    from qsmnet.simulate.acquisition import voxel_size_list
-
-    acquisition = instantiate(data["training"]["acquisition"], _convert_="all")
-    sizes = (
-        voxel_size_list(data["seed"], acquisition.voxel_sizes, acquisition.isotropic)
-        if acquisition.voxel_size is None
-        else [acquisition.voxel_size]
-    )
-    edges = [float(edge) for size in sizes for edge in size]
+    acquisition = build("simulator.acquisition", data["training"]["acquisition"])
+    edges = [edge for size in acquisition.sizes(data["seed"]) for edge in size]
     return {
         "voxel_size_mm": [min(edges), max(edges)],
         "tilt_degrees": _largest_tilt(acquisition),
@@ -191,12 +276,14 @@ def _largest_tilt(acquisition: "Acquisition") -> float:
 
 def _noise_range(acquisition: "Acquisition") -> list[float]:
     """Range of a scan's standard deviation in ppm, outside of signal voids."""
+    from qsmnet.simulate.acquisition import STRONGEST_NOISE
+
     low, high = (float(level) for level in acquisition.noise)
     free, strong = acquisition.noise_free, acquisition.strongly_noisy
     # what is neither noise-free nor strongly noisy lies between low and high
     levels = [0.0] if free > 0 else []
     levels += [low, high] if free + strong < 1 else []
-    levels += [high, _STRONGEST * high] if strong > 0 and free < 1 else []
+    levels += [high, STRONGEST_NOISE * high] if strong > 0 and free < 1 else []
     return [min(levels), max(levels)]
 
 

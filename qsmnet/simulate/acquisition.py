@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import get_args
 
 import numpy as np
 import torch
@@ -23,7 +25,13 @@ from qsmnet.simulate.randomness import (
     white_noise,
 )
 
+#: Noise of the noisiest of strongly noisy scans, as a factor of the largest of the others.
+STRONGEST_NOISE = 3.0
+
 _LARGEST_CONE = 180.0
+# in ppm; in tissue, fields are a tenth of it
+_LARGEST_NOISE = 1.0
+_SHARES = ("isotropic", "axial", "noise_free", "strongly_noisy", "unmasked", "voids")
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,8 @@ class Acquisition:
     noise
         Smallest and largest standard deviation in ppm, log-uniform.
     noise_free, strongly_noisy, unmasked
-        Shares of scans without noise, with one to three times the largest noise, and with a field
-        that is known outside the mask.
+        Shares of scans without noise, with one to `STRONGEST_NOISE` times the largest noise, and
+        with a field that is known outside the mask.
     voids
         Share of scans with signal voids: one to six balls of 1.5 to 5 mm radius, where the noise is
         10 to 100 times as strong. A scan without noise stays so.
@@ -57,6 +65,12 @@ class Acquisition:
         ``prism``, since phantoms are partial-volume voxels.
     padding
         Zero padding of the field's convolution.
+
+    Raises
+    ------
+    ValueError
+        If a voxel edge is outside 0.05 to 10 mm, a direction is none, noise is not two increasing
+        positive numbers, a share is not from 0 to 1, or another parameter is out of its range.
     """
 
     voxel_sizes: int = 64
@@ -73,14 +87,41 @@ class Acquisition:
     kernel: Kernel = "prism"
     padding: float = 2.0
 
-    def draw_voxel_size(self, rng: np.random.Generator, seed: int) -> Triple:
-        """Return the fixed voxel size, or one of the run's list, in mm."""
+    def __post_init__(self) -> None:
+        for name in _SHARES:
+            _check_number(name, getattr(self, name), 0.0, 1.0)
+        _check_number("tilt", self.tilt, 0.0, _LARGEST_CONE)
+        _check_number("padding", self.padding, 1.0, 8.0)
+        if type(self.voxel_sizes) is not int or self.voxel_sizes < 1:
+            raise ValueError(f"voxel_sizes must be a whole number from 1, got {self.voxel_sizes}")
+        if self.kernel not in get_args(Kernel):
+            names = " or ".join(get_args(Kernel))
+            raise ValueError(f"kernel must be {names}, got {self.kernel}")
+        low, high = _numbers("noise", self.noise, 2)
+        if not 0 < low <= high <= _LARGEST_NOISE:
+            problem = f"noise {list(self.noise)} is not two numbers, 0 < low <= high <= 1 ppm"
+            raise ValueError(f"{problem} (noise_free=1 draws none)")
+        self._check_geometry()
+
+    def _check_geometry(self) -> None:
+        size = (1.0, 1.0, 1.0) if self.voxel_size is None else self.voxel_size
+        direction = (0.0, 0.0, 1.0) if self.b0_dir is None else self.b0_dir
+        dx, dy, dz = _numbers("voxel_size", size, 3)
+        bx, by, bz = _numbers("b0_dir", direction, 3)
+        Geometry((dx, dy, dz), (bx, by, bz))
+
+    def sizes(self, seed: int) -> list[Triple]:
+        """Every voxel size in mm that `draw_voxel_size` can return."""
         if self.voxel_size is not None:
             x, y, z = (float(v) for v in self.voxel_size)
-            return x, y, z
-        return voxel_size_list(seed, self.voxel_sizes, self.isotropic)[
-            int(rng.integers(self.voxel_sizes))
-        ]
+            return [(x, y, z)]
+        return voxel_size_list(seed, self.voxel_sizes, self.isotropic)
+
+    def draw_voxel_size(self, rng: np.random.Generator, seed: int) -> Triple:
+        """Return the fixed voxel size, or one of the run's list, in mm."""
+        sizes = self.sizes(seed)
+        # a fixed size draws no random number
+        return sizes[0] if self.voxel_size is not None else sizes[int(rng.integers(len(sizes)))]
 
     def draw(self, rng: np.random.Generator) -> Record:
         """Draw B0 direction and noise."""
@@ -109,7 +150,7 @@ class Acquisition:
         if kind < self.noise_free:
             level = 0.0
         elif kind < self.noise_free + self.strongly_noisy:
-            level = self.noise[1] * uniform(rng, (1.0, 3.0))
+            level = self.noise[1] * uniform(rng, (1.0, STRONGEST_NOISE))
         varies = bool(rng.random() < 0.5)
         return {
             "level": level,
@@ -128,6 +169,19 @@ class Acquisition:
             }
             for _ in range(n)
         ]
+
+
+def _check_number(name: str, value: object, low: float, high: float) -> None:
+    # NaN is in no range
+    if not isinstance(value, Real) or isinstance(value, bool) or not low <= float(value) <= high:
+        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {value}")
+
+
+def _numbers(name: str, values: object, n: int) -> list[float]:
+    listed = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else []
+    if len(listed) != n or not all(isinstance(v, Real) for v in listed):
+        raise ValueError(f"{name} must be a list of {n} numbers, got {values}")
+    return [float(v) for v in listed]
 
 
 def voxel_size_list(seed: int, n: int, isotropic: float) -> list[Triple]:

@@ -1,7 +1,10 @@
 """A bank of phantoms on disk: rendered once, measured anew for every training item."""
 
+import contextlib
 import json
 import os
+import signal
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from qsmnet.io.files import write_error
 from qsmnet.simulate.phantom import Phantom, Record
 from qsmnet.simulate.simulator import Simulator
 
@@ -33,6 +37,8 @@ class Bank:
     ------
     ValueError
         If ``folder`` holds a bank of other settings.
+    OutputError, ResourceError
+        If it cannot be written, or the disk is full.
     """
 
     def __init__(
@@ -46,13 +52,17 @@ class Bank:
     ) -> None:
         self.folder, self.simulator = folder, simulator
         self.n, self.seed, self.split = n, seed, split
-        folder.mkdir(parents=True, exist_ok=True)
         settings = {"simulator": repr(simulator), "n": n, "seed": seed, "split": split}
-        _claim(folder / "bank.json", settings)
+        # first: what cannot be drawn leaves no folder
         self.records = [simulator.draw(seed, split, i) for i in range(n)]
-        missing = [i for i in range(n) if not self._path(i).exists()]
-        if missing:
-            self._build(missing, workers)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _claim(folder / "bank.json", settings)
+            missing = [i for i in range(n) if not self._path(i).exists()]
+            if missing:
+                self._build(missing, workers)
+        except OSError as error:
+            raise write_error(folder, error) from error
 
     def __len__(self) -> int:
         return self.n
@@ -75,7 +85,7 @@ class Bank:
             return
         # spawned, not forked: a forked child of a threaded torch can hang
         with ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_one_thread
+            workers, mp_context=get_context("spawn"), initializer=_prepare_process
         ) as pool:
             list(pool.map(_render_to, jobs, chunksize=4))
 
@@ -83,18 +93,18 @@ class Bank:
 _OUTSIDE = 255
 
 
-def _one_thread() -> None:
+def _prepare_process() -> None:
     torch.set_num_threads(1)
+    # Ctrl-C reaches the whole group of processes; the one that waits for this one ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _render_to(job: tuple[Simulator, Record, Path]) -> None:
     simulator, record, path = job
     phantom = simulator.phantom(record)
     labels = torch.where(phantom.mask, phantom.segmentation, _OUTSIDE).to(torch.uint8)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as stream:
+    with _part(path) as part, part.open("wb") as stream:
         np.savez(stream, chi=phantom.chi.half().cpu().numpy(), labels=labels.cpu().numpy())
-    part.replace(path)
 
 
 def _claim(path: Path, settings: dict[str, object]) -> None:
@@ -103,9 +113,19 @@ def _claim(path: Path, settings: dict[str, object]) -> None:
             raise ValueError(f"{path.parent} holds a bank of other settings; name another folder")
         return
     # renamed, not written in place: another process of the run may be reading
+    with _part(path) as part:
+        part.write_text(json.dumps(settings, indent=1))
+
+
+@contextlib.contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """Give a name beside ``path``, renamed to it on success and removed on failure."""
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(settings, indent=1))
-    part.replace(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _plain(settings: dict[str, object]) -> dict[str, object]:

@@ -38,7 +38,8 @@ class Simulator:
     Raises
     ------
     ValueError
-        If the shape is not three sizes of at least 8, or weights and sources differ in their names.
+        If the shape is not three whole numbers of at least 8, weights and sources differ in their
+        names, a weight is negative or all are 0, or the device cannot be used.
     """
 
     sources: Mapping[str, Source]
@@ -49,10 +50,14 @@ class Simulator:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 3 or min(self.shape) < 8:
-            raise ValueError(f"shape needs three sizes of at least 8, got {tuple(self.shape)}")
-        if self.weights is not None and set(self.weights) != set(self.sources):
-            raise ValueError(f"weights {sorted(self.weights)} are not of {sorted(self.sources)}")
+        sizes = self.shape if isinstance(self.shape, Sequence) else ()
+        if len(sizes) != 3 or not all(type(n) is int and n >= 8 for n in sizes):
+            raise ValueError(f"shape needs three sizes of at least 8, got {self.shape}")
+        if self.same_extent not in (True, False):
+            raise ValueError(f"same_extent must be true or false, got {self.same_extent}")
+        if self.weights is not None:
+            _check_weights(self.weights, self.sources)
+        _check_device(self.device)
 
     def draw(self, seed: int, split: str, index: int) -> Record:
         """Draw the record of item ``index`` of ``split``, as plain JSON."""
@@ -82,6 +87,10 @@ class Simulator:
         x, y, z = record["shape"]
         dx, dy, dz = record["voxel_size"]
         return Grid((x, y, z), (dx, dy, dz), self.device)
+
+    def shapes(self, seed: int) -> set[tuple[int, int, int]]:
+        """Every shape that a scene of this seed can have."""
+        return {self._shape(size) for size in self.acquisition.sizes(seed)}
 
     def render(self, record: Record) -> Scene:
         """Render the scene of a record."""
@@ -147,6 +156,23 @@ class Simulator:
         names = sorted(self.sources)
         weights = np.array([1.0 if self.weights is None else self.weights[n] for n in names])
         return str(rng.choice(names, p=weights / weights.sum()))
+
+
+def _check_weights(weights: Mapping[str, float], sources: Mapping[str, Source]) -> None:
+    if set(weights) != set(sources):
+        raise ValueError(f"weights {sorted(weights)} are not of {sorted(sources)}")
+    values = list(weights.values())
+    usable = all(isinstance(v, (int, float)) and 0 <= v < math.inf for v in values)
+    if not usable or sum(values) <= 0:
+        raise ValueError(f"weights must be numbers from 0, not all 0, got {dict(weights)}")
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device} cannot be used here: {reason}") from error
 
 
 def geometry_of(record: Record) -> Geometry:

@@ -8,8 +8,9 @@ import torch
 
 import qsmnet
 from qsmnet.geometry import Geometry
-from qsmnet.io.files import prepare_output_folder, write_json
+from qsmnet.io.files import prepare_output_folder
 from qsmnet.io.nifti import write_volume
+from qsmnet.io.together import written_together
 from qsmnet.simulate import tissue
 from qsmnet.simulate.scene import Scene
 
@@ -30,18 +31,16 @@ FIELD_SUPPORT = "field_support.nii.gz"
 def write_scene(folder: Path, scene: Scene, overwrite: bool = False) -> None:
     """Write `FILES` into ``folder``; the affine carries voxel size and B0 direction (world z).
 
-    An unmasked scene has `FIELD_SUPPORT` too.
+    An unmasked scene has `FIELD_SUPPORT` too. The files appear together or not at all.
 
     Raises
     ------
     qsmnet.errors.OutputError
         If a file exists and ``overwrite`` is not set.
+    qsmnet.errors.ResourceError
+        If the disk is full.
     """
     prepare_output_folder(folder, (*FILES, FIELD_SUPPORT), overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
-    # that of the scene before would be read as this one's
-    (folder / FIELD_SUPPORT).unlink(missing_ok=True)
-    affine = affine_of(scene.geometry, tuple(scene.chi.shape))
     volumes = {
         "chi": scene.chi,
         "mask": scene.mask.to(torch.uint8),
@@ -52,9 +51,18 @@ def write_scene(folder: Path, scene: Scene, overwrite: bool = False) -> None:
     }
     if not torch.equal(scene.field_support, scene.mask):
         volumes["field_support"] = scene.field_support.to(torch.uint8)
-    for name, volume in volumes.items():
-        write_volume(folder / f"{name}.nii.gz", volume.cpu().numpy(), affine, overwrite)
-    sidecar = {
+    affine = affine_of(scene.geometry, tuple(scene.chi.shape))
+    sidecar = _sidecar(scene, "field_support" if "field_support" in volumes else "mask")
+    with written_together(folder, "simulate", "scene.json", sidecar, overwrite) as staging:
+        for name, volume in volumes.items():
+            write_volume(staging / f"{name}.nii.gz", volume.cpu().numpy(), affine)
+    if "field_support" not in volumes:
+        # that of the scene before would be read as this one's
+        (folder / FIELD_SUPPORT).unlink(missing_ok=True)
+
+
+def _sidecar(scene: Scene, known_on: str) -> dict[str, object]:
+    return {
         "units": {
             "chi": "ppm",
             "local_field": "ppm",
@@ -64,12 +72,11 @@ def write_scene(folder: Path, scene: Scene, overwrite: bool = False) -> None:
         "voxel_size_mm": scene.geometry.voxel_size,
         "b0_dir": scene.geometry.b0_dir,
         "kernel": scene.kernel,
-        "field_known_on": "field_support" if "field_support" in volumes else "mask",
+        "field_known_on": known_on,
         "labels": {str(label): name for label, name in tissue.NAMES.items()},
         "qsmnet": qsmnet.__version__,
         "record": scene.record,
     }
-    write_json(folder / "scene.json", sidecar, overwrite)
 
 
 def affine_of(geometry: Geometry, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from qsmnet.errors import QsmnetError
 from qsmnet.geometry import Geometry
+from qsmnet.networks.contract import quiet_support
 
 _VOLUMES = ("field", "support", "noise", "chi", "mask")
 
@@ -62,6 +66,46 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """Move the volumes to another device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in _VOLUMES})
+
+
+def without_voids(item: Item) -> Item:
+    """Take signal voids for unknown, as `LearnedInverter` does."""
+    support = quiet_support(item.support, item.noise, item.mask)
+    return replace(item, field=item.field * (support > 0), support=support)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error of a loader's process on its way to where it can be raised as what it is."""
+
+    kind: type[QsmnetError]
+    source: str
+    problem: str
+    fix: str
+
+    def throw(self) -> NoReturn:
+        """Raise it."""
+        raise self.kind(self.source, self.problem, self.fix)
+
+
+class Told(Dataset[Item | Failure]):
+    """Items of another data set, and its errors as items: a loader would change their class."""
+
+    def __init__(self, data: Dataset[Item]) -> None:
+        self.data = data
+
+    def __getitem__(self, index: int) -> Item | Failure:
+        try:
+            return self.data[index]
+        except QsmnetError as error:
+            return Failure(type(error), error.source, error.problem, error.fix)
+
+
+def collate_told(items: Sequence[Item | Failure]) -> Batch | Failure:
+    """Stack items, unless one is a failure."""
+    good = [item for item in items if isinstance(item, Item)]
+    failed = [item for item in items if isinstance(item, Failure)]
+    return failed[0] if failed else collate(good)
 
 
 def collate(items: Sequence[Item]) -> Batch:

@@ -1,5 +1,8 @@
 """Training pairs: simulated on the fly from a bank of phantoms, or the user's own."""
 
+import atexit
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -8,18 +11,17 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qsmnet.errors import InconsistentError
-from qsmnet.io.nifti import check_same_grid, read_volume
-from qsmnet.networks.contract import quiet_support
 from qsmnet.networks.frame import Frame
 from qsmnet.simulate.bank import Bank
 from qsmnet.simulate.phantom import Phantom, Record
 from qsmnet.simulate.randomness import item_generator
 from qsmnet.simulate.simulator import Simulator
-from qsmnet.training.batch import Batch, Item, collate
+from qsmnet.training.batch import Batch, Failure, Item, Told, collate_told, without_voids
+from qsmnet.training.checks import check_counts, check_cut, check_range
+from qsmnet.training.pair_files import find_pairs, read_pair
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class SimulatedPairs(Dataset[Item]):
 
     def _measured(self, phantom: Phantom, record: Record, index: int) -> Item:
         scene = self.bank.simulator.measure([phantom], [record])[0]
-        return _without_voids(
+        return without_voids(
             Item(
                 scene.local_field,
                 scene.field_support.float(),
@@ -116,12 +118,6 @@ class SimulatedPairs(Dataset[Item]):
                 index,
             )
         )
-
-
-def _without_voids(item: Item) -> Item:
-    """Take signal voids for unknown, as `LearnedInverter` does."""
-    support = quiet_support(item.support, item.noise, item.mask)
-    return replace(item, field=item.field * (support > 0), support=support)
 
 
 def _augmented(phantom: Phantom, rng: np.random.Generator, scale: Sequence[float]) -> Phantom:
@@ -165,11 +161,12 @@ class StoredPairs(Dataset[Item]):
 
     Raises
     ------
-    ValueError
-        If the folder holds no pairs or, by an item, if one of its files is missing.
+    UnreadableError
+        If the folder holds no pairs, or one lacks a file.
     InconsistentError
-        By an item whose volumes differ in their grids, whose mask is empty, or that is smaller than
-        the crop.
+        By an item that is smaller than the crop.
+    QsmnetError
+        By an item, as `qsmnet.training.pair_files.read_pair`.
     """
 
     def __init__(
@@ -180,9 +177,7 @@ class StoredPairs(Dataset[Item]):
         length: int | None = None,
         field_of_view: Sequence[float] | None = None,
     ) -> None:
-        self.folders = sorted(p.parent for p in Path(folder).glob("*/chi.nii*"))
-        if not self.folders:
-            raise ValueError(f"{folder} holds no folders with local_field, mask and chi")
+        self.folders = find_pairs(Path(folder))
         self.seed, self.cut = seed, _Cut(crop, field_of_view)
         self.length = len(self.folders) if length is None else length
 
@@ -192,37 +187,7 @@ class StoredPairs(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         rng = item_generator(self.seed, "stored", index)
         folder = self.folders[int(rng.integers(len(self.folders)))]
-        return self.cut(_read(folder, index), rng, folder)
-
-
-def _read(folder: Path, index: int) -> Item:
-    chi, field, mask = (_find(folder, name) for name in ("chi", "local_field", "mask"))
-    volumes = [read_volume(path) for path in (chi, field, mask)]
-    check_same_grid(volumes[0], *volumes[1:])
-    chi_, field_, mask_ = (torch.from_numpy(np.asarray(v.data, np.float32)) for v in volumes)
-    mask_ = mask_ > 0.5
-    if not bool(mask_.any()):
-        raise InconsistentError(mask, "the mask is empty", "give a mask of the object")
-    noise = _optional(folder, "noise", torch.zeros_like(chi_))
-    support = _optional(folder, "field_support", mask_.float())
-    return _without_voids(
-        Item(field_ * support, support, noise, chi_ * mask_, mask_, volumes[0].geometry, index)
-    )
-
-
-def _find(folder: Path, name: str) -> Path:
-    for suffix in (".nii.gz", ".nii"):
-        if (folder / (name + suffix)).exists():
-            return folder / (name + suffix)
-    raise ValueError(f"{folder} lacks {name}.nii.gz")
-
-
-def _optional(folder: Path, name: str, otherwise: Tensor) -> Tensor:
-    try:
-        path = _find(folder, name)
-    except ValueError:
-        return otherwise
-    return torch.from_numpy(np.asarray(read_volume(path).data, np.float32))
+        return self.cut(read_pair(folder, index), rng, folder)
 
 
 class _InOrder(Sampler[int]):
@@ -243,6 +208,9 @@ class _InOrder(Sampler[int]):
 
     def __len__(self) -> int:
         return self.length
+
+
+Loader = DataLoader[Item | Failure]
 
 
 class PairsModule(L.LightningDataModule):
@@ -277,27 +245,37 @@ class PairsModule(L.LightningDataModule):
         first = trainer.global_step * self.batch_size * trainer.world_size
         return first + trainer.global_rank, trainer.world_size
 
-    def train_dataloader(self) -> DataLoader[Item]:
+    def train_dataloader(self) -> Loader:
         """Endless; the trainer's ``limit_train_batches`` is the length of an epoch."""
         length = len(self.training)  # type: ignore[arg-type]
         return self._loader(self.training, _InOrder(length, self.position), self.workers)
 
-    def val_dataloader(self) -> DataLoader[Item]:
+    def val_dataloader(self) -> Loader:
         """Loader of the same items every time."""
         return self._loader(self.validation, _InOrder(len(self.validation)), 0)  # type: ignore[arg-type]
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, _: int) -> Batch:
-        """Lightning moves dictionaries by itself, not dataclasses with tuples of geometries."""
+    def transfer_batch_to_device(
+        self, batch: Batch | Failure, device: torch.device, _: int
+    ) -> Batch:
+        """Lightning moves dictionaries by itself, not dataclasses with tuples of geometries.
+
+        Raises
+        ------
+        QsmnetError
+            That of an item.
+        """
+        if isinstance(batch, Failure):
+            batch.throw()
         return batch.to(device)
 
-    def _loader(self, data: Dataset[Item], sampler: Sampler[int], workers: int) -> DataLoader[Item]:
+    def _loader(self, data: Dataset[Item], sampler: Sampler[int], workers: int) -> Loader:
         return DataLoader(
-            data,
+            Told(data) if workers > 0 else data,
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=workers,
-            collate_fn=collate,
-            worker_init_fn=_single_thread,
+            collate_fn=collate_told,
+            worker_init_fn=_prepare_process,
             # else every pass would draw from the state that a checkpoint holds
             generator=torch.Generator(),
             persistent_workers=workers > 0,
@@ -329,10 +307,20 @@ def simulated_pairs(
     Raises
     ------
     ValueError
-        If both a crop and a field of view are given, if framed items, which differ in shape, are to
-        make batches, or if the folder holds a bank of other settings.
+        If a setting is out of its range, the crop is larger than a phantom, both a crop and a field
+        of view are given, framed items, which differ in shape, are to make batches, or the folder
+        holds a bank of other settings.
     """
-    _check_shapes(crop, field_of_view, batch_size, alike=field_of_view is None)
+    check_counts(1, batch_size=batch_size, build_workers=build_workers)
+    check_counts(1, phantoms=phantoms, validation_phantoms=validation_phantoms)
+    check_counts(0, workers=workers)
+    check_range("scale", scale, 1e-3)
+    # with a crop, shapes of several voxel sizes are no hindrance
+    alike = crop is not None or len(training.shapes(seed)) == 1
+    check_cut(crop, field_of_view, batch_size, alike and field_of_view is None)
+    for shape in training.shapes(seed):
+        if crop is not None and any(c > n for c, n in zip(crop, shape, strict=True)):
+            raise ValueError(f"data.crop {list(crop)} is larger than a phantom of {list(shape)}")
     banks = {
         split: Bank(Path(bank) / split, training, n, seed, split, build_workers)
         for split, n in (("train", phantoms), ("validate", validation_phantoms))
@@ -366,10 +354,14 @@ def stored_pairs(
     Raises
     ------
     ValueError
-        If a folder holds no pairs, if both a crop and a field of view are given, or if pairs that
-        are not cropped, which may differ in shape, are to make batches.
+        If a setting is out of its range, if both a crop and a field of view are given, or if pairs
+        that are not cropped, which may differ in shape, are to make batches.
+    UnreadableError
+        If a folder holds no pairs, or one lacks a file.
     """
-    _check_shapes(crop, field_of_view, batch_size, alike=crop is not None)
+    check_counts(1, batch_size=batch_size, validation_items=validation_items)
+    check_counts(0, workers=workers)
+    check_cut(crop, field_of_view, batch_size, alike=crop is not None)
     return PairsModule(
         StoredPairs(Path(folder), crop, seed, _ENDLESS, field_of_view),
         StoredPairs(Path(validation_folder), crop, seed + 1, validation_items, field_of_view),
@@ -378,20 +370,13 @@ def stored_pairs(
     )
 
 
-def _check_shapes(
-    crop: Sequence[int] | None,
-    field_of_view: Sequence[float] | None,
-    batch_size: int,
-    alike: bool,
-) -> None:
-    if crop is not None and field_of_view is not None:
-        raise ValueError("a field of view takes the place of a crop: set data.crop=null")
-    if batch_size != 1 and not alike:
-        raise ValueError("items differ in shape: set data.batch_size=1")
-
-
 _ENDLESS = 2**31 - 1
 
 
-def _single_thread(_: int) -> None:
+def _prepare_process(_: int) -> None:
     torch.set_num_threads(1)
+    # Ctrl-C reaches the whole group of processes; the one that trains ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # a run ends with items on their way: Python, when it ends, would stop the thread that sends
+    # them in the midst of torch's code, which aborts
+    atexit.register(os._exit, 0)

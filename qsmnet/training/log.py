@@ -9,6 +9,9 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from qsmnet.errors import UnreadableError
+from qsmnet.io.files import atomic_write
+
 _COLUMNS = ("step", "name", "value")
 
 
@@ -55,13 +58,29 @@ class MetricsLog(Logger):
         if not self.path.exists():
             return
         kept = [row for row in read_metrics(self.path) if row[0] < step]
-        with self.path.open("w", newline="", encoding="utf-8") as stream:
+        with (
+            atomic_write(self.path, overwrite=True) as part,
+            part.open("w", newline="", encoding="utf-8") as stream,
+        ):
             writer = csv.writer(stream)
             writer.writerow(_COLUMNS)
             writer.writerows((s, n, f"{v:.6g}") for s, n, v in kept)
 
 
 def read_metrics(path: Path) -> list[tuple[int, str, float]]:
-    """Rows of a ``metrics.csv``: step, name, value."""
+    """Rows of a ``metrics.csv``: step, name, value.
+
+    Raises
+    ------
+    UnreadableError
+        If it holds anything else; a last row that a full disk cut short is left out.
+    """
     with path.open(newline="", encoding="utf-8") as stream:
-        return [(int(r["step"]), r["name"], float(r["value"])) for r in csv.DictReader(stream)]
+        rows = list(csv.reader(stream))
+    if rows and len(rows[-1]) < len(_COLUMNS):
+        rows.pop()
+    try:
+        return [(int(step), name, float(value)) for step, name, value in rows[1:]]
+    except ValueError as error:
+        fix = "remove the file: the run goes on without its past"
+        raise UnreadableError(path, f"is damaged: {error}", fix) from error

@@ -1,5 +1,6 @@
 """Training losses: each a function of prediction and batch, weighed in one config."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,11 @@ class Loss:
     kspace
         Of the mean absolute error of the spectrum, each sample divided by the square root of the
         truth's local amplitude so that neither the centre nor the rim dominates.
+
+    Raises
+    ------
+    ValueError
+        If a weight is no number from 0, or all are 0.
     """
 
     l1: float = 1.0
@@ -41,6 +47,12 @@ class Loss:
     gradient: float = 0.3
     data_consistency: float = 0.0
     kspace: float = 0.0
+
+    def __post_init__(self) -> None:
+        weights = vars(self)
+        usable = all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in weights.values())
+        if not usable or not any(weights.values()):
+            raise ValueError(f"weights must be numbers from 0, not all 0, got {weights}")
 
     def predict(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return the network's susceptibility, zero outside the mask."""
@@ -123,15 +135,24 @@ class HeLoss:
 
     ``MSE(X, X_true)`` over all samples plus ``L1(X, X_tkd)`` over the samples with
     ``|D| > threshold``, both of unnormalised centred spectra; real and imaginary parts count as two
-    numbers.
+    numbers. D(0) is 1/3, so that k = 0 is among them: three times the field's sum.
 
     Parameters
     ----------
     threshold
         Of the truncation.
+
+    Raises
+    ------
+    ValueError
+        If the threshold is not between 0 and 2/3, the largest of D.
     """
 
     threshold: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threshold, (int, float)) or not 0 < self.threshold < 2 / 3:
+            raise ValueError(f"threshold must be between 0 and 2/3, got {self.threshold}")
 
     def predict(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return the network's spectrum, before any image is made of it."""
@@ -142,7 +163,10 @@ class HeLoss:
         """Return the sum, and its two terms."""
         shape = (batch.chi.shape[-3], batch.chi.shape[-2], batch.chi.shape[-1])
         kernels = [sampled_kernel(shape, each).to(batch.chi) for each in batch.geometry]
-        kernel = torch.fft.fftshift(torch.stack(kernels), dim=_AXES)
+        stacked = torch.stack(kernels)
+        # what the authors' formula gives there, where a field says nothing of its source
+        stacked[..., 0, 0, 0] = 1.0 / 3.0
+        kernel = torch.fft.fftshift(stacked, dim=_AXES)
         truth = _centred_spectrum(batch.chi * batch.mask)
         known = kernel.abs() > self.threshold
         division = _centred_spectrum(batch.field * batch.support)[known] / kernel[known]

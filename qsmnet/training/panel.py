@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from qsmnet.evaluate.spectrum import error_spectrum
+from qsmnet.io.files import atomic_write
 from qsmnet.training.batch import Batch, collate
 from qsmnet.training.data import PairsModule
 from qsmnet.training.log import read_metrics
@@ -45,8 +46,7 @@ class Pictures(L.Callback):
         n = min(self.items, len(data.validation))  # type: ignore[arg-type]
         batches = [collate([data.validation[i]]) for i in range(n)]
         figure = draw_panel([predict(pl_module, batch) for batch in batches], batches)
-        figure.savefig(self.folder / f"panel_{trainer.global_step:06d}.png", dpi=70)
-        plt.close(figure)
+        _save(figure, self.folder / f"panel_{trainer.global_step:06d}.png", dpi=70)
         metrics = self.folder / "metrics.csv"
         if metrics.exists():
             draw_curve(metrics, self.folder / "curve.png")
@@ -115,5 +115,10 @@ def draw_curve(metrics: Path, picture: Path) -> None:
     left.set(xlabel="step", yscale="log")
     right.set(xlabel="step", ylabel="NRMSE (%)")
     left.legend()
-    figure.savefig(picture, dpi=80)
+    _save(figure, picture, dpi=80)
+
+
+def _save(figure: Figure, path: Path, dpi: int) -> None:
+    with atomic_write(path, overwrite=True) as part:
+        figure.savefig(part, dpi=dpi)
     plt.close(figure)

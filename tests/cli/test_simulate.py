@@ -1,12 +1,15 @@
 """``qsmnet simulate``: files, seeds, and what it refuses."""
 
+import errno
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from qsmnet.cli import main
 from qsmnet.io.nifti import read_volume
+from qsmnet.simulate import write
 from qsmnet.simulate.head.write import HEAD_FILES
 from qsmnet.simulate.write import FIELD_SUPPORT, FILES
 
@@ -120,6 +123,35 @@ def test_overwrite(tmp_path):
         "+nonsense",
         "simulator.sources.brain._target_=os.system",
         "simulator.sources.brain._target_=qsmnet.io.files.os.system",
+        "simulator.sources.brain.whole=abc",
+        "simulator.sources.brain.margin=[0,0]",
+        "simulator.acquisition=null",
+        "simulator.shape=[32,32,32.5]",
+        "simulator.shape=8",
+        "simulator.weights={brain:0}",
+        "+simulator.device=abacus",
+        "simulator.acquisition.voxel_size=[0,1,1]",
+        "simulator.acquisition.voxel_size=[1,1]",
+        "simulator.acquisition.voxel_size=[-1,1,1]",
+        "simulator.acquisition.voxel_size=[1,1,20]",
+        "simulator.acquisition.voxel_size=1",
+        "simulator.acquisition.voxel_size=[a,b,c]",
+        "simulator.acquisition.b0_dir=[0,0,0]",
+        "simulator.acquisition.b0_dir=[0,0,nan]",
+        "simulator.acquisition.noise=[-1,0.1]",
+        "simulator.acquisition.noise=[0.1,0.001]",
+        "simulator.acquisition.noise=[0,0]",
+        "simulator.acquisition.noise=0.002",
+        "simulator.acquisition.tilt=-5",
+        "simulator.acquisition.tilt=abc",
+        "simulator.acquisition.axial=1.5",
+        "simulator.acquisition.padding=0",
+        "simulator.acquisition.kernel=cube",
+        "overwrite=no",
+        "overwrite=1",
+        "overwrite=null",
+        "seed=-1",
+        "--overwrite",
     ],
 )
 def test_wrong_settings_are_one_line_and_write_nothing(tmp_path, capsys, setting):
@@ -130,9 +162,141 @@ def test_wrong_settings_are_one_line_and_write_nothing(tmp_path, capsys, setting
     assert not (tmp_path / "a").exists()
 
 
-def test_output_folder_is_needed(capsys):
-    assert main(["simulate", "n=1"]) == 2
+@pytest.mark.parametrize("out", [[], ["out="], ["out=null"], ["out=' '"]])
+def test_output_folder_is_needed(tmp_path, monkeypatch, capsys, out):
+    monkeypatch.chdir(tmp_path)
+    assert main(["simulate", "n=1", *out]) == 2
     assert "out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("setting", ["overwrite=no", "overwrite='true'"])
+def test_only_true_overwrites(scenes, setting):
+    before = content(scenes)
+    assert simulate(scenes, "n=2", "seed=4", setting) == 2
+    assert content(scenes) == before
+
+
+def test_refusal_to_overwrite_names_the_setting(scenes, capsys):
+    assert simulate(scenes, "n=2") == 8
+    assert "overwrite=true" in capsys.readouterr().err
+
+
+class FullDisk:
+    """Fails at one write, as a full disk does."""
+
+    def __init__(self, usual, at):
+        self.usual, self.left = usual, at
+
+    def __call__(self, path, *args, **settings):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return self.usual(path, *args, **settings)
+
+
+def test_a_full_disk_leaves_whole_scenes_alone(tmp_path, monkeypatch, capsys):
+    full = FullDisk(write.write_volume, at=10)
+    monkeypatch.setattr(write, "write_volume", full)
+    assert simulate(tmp_path / "a", "n=2") == 7
+    assert "no space left" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["scene_000"]
+    assert {path.name for path in (tmp_path / "a" / "scene_000").iterdir()} == set(FILES)
+
+
+def test_a_full_disk_leaves_nothing_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "write_volume", FullDisk(write.write_volume, at=3))
+    assert simulate(tmp_path / "a", "n=2") == 7
+    assert not list(tmp_path.iterdir())
+
+
+def test_sweep_stops_at_a_failure_and_leaves_no_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["simulate", "-m", "out=a", SMALL, "n=0,1"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("qsmnet: error: n: ")
+    assert "\n" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["simulate", "-m", "out=a${seed}", SMALL, "n=1", "seed=1,2"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a1", "a2"]
+    assert main(["simulate", "seed=1", SMALL, "n=1", "out=b,c", "--multirun"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a1", "a2", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["zü=(a)", "a,b", "it's", 'say "x"', "a b", "[x]", "1e3", "back\\slash", "{y}:", "null2"],
+)
+@pytest.mark.parametrize("sign", ["", "++"])
+def test_any_folder_can_be_named(tmp_path, monkeypatch, name, sign):
+    monkeypatch.chdir(tmp_path)
+    assert main(["simulate", f"{sign}out={name}", SMALL, "n=1"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("quoted", ["'a b'", '"a b"'])
+def test_a_path_that_is_quoted_already_stays_so(tmp_path, monkeypatch, quoted):
+    monkeypatch.chdir(tmp_path)
+    assert main(["simulate", f"out={quoted}", SMALL, "n=1"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["a b"]
+
+
+def test_other_values_are_to_be_quoted(tmp_path, capsys):
+    assert simulate(tmp_path / "a", "split=a=b") == 2
+    assert "'key=\"value\"'" in capsys.readouterr().err
+
+
+OWN = """
+from dataclasses import dataclass
+from os import system
+from qsmnet.simulate.primitives import Primitives
+
+@dataclass(frozen=True)
+class Few(Primitives):
+    count: tuple = (2, 4)
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder with a simulator of one's own; named anew for each test, as modules are kept."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    name = f"own_{tmp_path.name}".replace("-", "_")
+    (tmp_path / "mine" / "simulator").mkdir(parents=True)
+    (tmp_path / "mine" / f"{name}.py").write_text(OWN)
+
+    def configured(target):
+        (tmp_path / "mine" / "simulator" / "few.yaml").write_text(
+            "defaults:\n  - primitives\n"
+            f"sources:\n  primitives:\n    _target_: {target.format(name)}\n"
+        )
+        return ["--config-dir", str(tmp_path / "mine"), "simulator=few", "n=1"]
+
+    return configured
+
+
+def test_a_simulator_of_one_s_own_is_used(own, tmp_path):
+    assert simulate(tmp_path / "a", *own("{}.Few")) == 0
+    record = json.loads((tmp_path / "a" / "scene_000" / "scene.json").read_text())["record"]
+    assert len(record["phantom"]["solids"]) in (2, 3)
+
+
+@pytest.mark.parametrize("target", ["os.system", "subprocess.run", "no_such_module.Few"])
+def test_code_from_elsewhere_is_refused(own, tmp_path, capsys, target):
+    assert simulate(tmp_path / "a", *own(target)) == 2
+    assert f"names the target '{target}'" in capsys.readouterr().err
+
+
+def test_own_code_needs_its_folder_named(own, tmp_path, capsys):
+    option, folder, *settings = own("{}.Few")
+    assert simulate(tmp_path / "a", option, folder, *settings) == 0
+    target = f"simulator.sources.brain._target_=own_{tmp_path.name}.Few".replace("-", "_")
+    assert simulate(tmp_path / "b", target) == 2
+    assert "--config-dir" in capsys.readouterr().err
 
 
 def test_help(capsys):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
+from train_settings import TINY
 
 from qsmnet.cli import main
 from qsmnet.cli.train import _card, _module
@@ -23,19 +24,6 @@ from qsmnet.training.panel import Pictures
 from qsmnet.weights.store import load_weights, released_names
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-TINY = [
-    "experiment=smoke",
-    "simulator=primitives",
-    "simulator.shape=[12,12,12]",
-    "network.channels=[4,6]",
-    "data.phantoms=2",
-    "data.validation_phantoms=1",
-    "data.batch_size=1",
-    "epoch=2",
-    "warmup=1",
-    "trainer.precision=32-true",
-    "trainer.enable_progress_bar=false",
-]
 
 
 @pytest.fixture(autouse=True)

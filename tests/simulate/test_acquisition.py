@@ -9,6 +9,7 @@ import torch
 from qsmnet.dipole import Dipole
 from qsmnet.geometry import Geometry
 from qsmnet.simulate.acquisition import (
+    STRONGEST_NOISE,
     Acquisition,
     add_noise,
     local_fields,
@@ -18,6 +19,8 @@ from qsmnet.simulate.acquisition import (
 from qsmnet.simulate.grid import Grid
 
 GRID = Grid((40, 44, 36), (1.0, 1.1, 0.9))
+
+SHARES = ("isotropic", "axial", "noise_free", "strongly_noisy", "unmasked", "voids")
 
 
 def drawn(acquisition, n=800):
@@ -54,6 +57,47 @@ def test_voxel_sizes_are_those_of_scans():
 def test_one_voxel_size_for_all():
     fixed = Acquisition(voxel_size=(0.7, 0.7, 1.4))
     assert fixed.draw_voxel_size(np.random.default_rng(0), 1) == (0.7, 0.7, 1.4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"voxel_size": (0.0, 1.0, 1.0)},
+        {"voxel_size": (1.0, 1.0)},
+        {"voxel_size": (-1.0, 1.0, 1.0)},
+        {"voxel_size": (1.0, 1.0, 20.0)},
+        {"b0_dir": (0.0, 0.0, 0.0)},
+        {"b0_dir": (0.0, 0.0, math.inf)},
+        {"noise": (-1.0, 0.1)},
+        {"noise": (0.1, 0.001)},
+        {"noise": (0.0, 0.1)},
+        {"noise": (0.1, 20.0)},
+        {"noise": (0.1, 0.1, 0.1)},
+        {"tilt": -5.0},
+        {"tilt": 181.0},
+        {"tilt": math.nan},
+        {"padding": 0.5},
+        {"voxel_sizes": 0},
+        *({name: value} for name in SHARES for value in (-0.1, 1.1)),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_measured_is_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Acquisition(**settings)
+
+
+@pytest.mark.parametrize("voxel_size", [None, (0.7, 0.8, 1.4)])
+def test_sizes_are_all_that_are_drawn(voxel_size):
+    acquisition = Acquisition(voxel_size=voxel_size, voxel_sizes=5)
+    used = {acquisition.draw_voxel_size(np.random.default_rng(i), 7) for i in range(100)}
+    assert used == set(acquisition.sizes(7))
+
+
+def test_strong_noise_is_up_to_the_stated_factor():
+    levels = [r["noise"]["level"] for r in drawn(Acquisition(noise_free=0.0, strongly_noisy=1.0))]
+    assert 0.01 <= min(levels) < 0.0105
+    assert 0.97 * STRONGEST_NOISE * 0.01 < max(levels) <= STRONGEST_NOISE * 0.01
 
 
 def test_directions_are_axial_or_within_the_cone():

@@ -1,10 +1,13 @@
 """Phantoms on disk: built once, resumed, never mixed."""
 
+import errno
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from qsmnet.errors import OutputError, ResourceError
 from qsmnet.simulate.bank import Bank
 from qsmnet.simulate.brain import Brain
 from qsmnet.simulate.simulator import Simulator
@@ -53,6 +56,33 @@ def test_a_bank_of_other_settings_is_refused(tmp_path, change):
     bank(tmp_path)
     with pytest.raises(ValueError, match="bank of other settings"):
         bank(tmp_path, **change)
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(("module", "name"), [(np, "savez"), (json, "dumps")])
+def test_a_full_disk_leaves_no_part(tmp_path, monkeypatch, module, name):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, full)
+        with pytest.raises(ResourceError, match="no space left"):
+            bank(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {"bank.json"}
+    assert len(bank(tmp_path)) == 3
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="cannot be written"):
+        bank(tmp_path / "file" / "bank")
+
+
+def test_what_cannot_be_drawn_leaves_no_folder(tmp_path):
+    impossible = Simulator({"brain": Brain(margin=(0.0, 0.0))}, shape=(16, 18, 14))
+    with pytest.raises(ZeroDivisionError):
+        bank(tmp_path / "bank", simulator=impossible)
+    assert not list(tmp_path.iterdir())
 
 
 def test_settings_are_written(tmp_path):

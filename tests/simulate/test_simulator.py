@@ -191,9 +191,26 @@ def test_shapes_that_are_no_volume_are_refused(shape):
         simulator("fields", shape=shape)
 
 
-def test_weights_of_other_sources_are_refused():
+@pytest.mark.parametrize(
+    "weights", [{"brain": 1.0}, {"fields": 0.0}, {"fields": -1.0}, {"fields": float("nan")}]
+)
+def test_weights_that_are_none_of_the_sources_are_refused(weights):
     with pytest.raises(ValueError, match="weights"):
-        simulator("fields", weights={"brain": 1.0})
+        simulator("fields", weights=weights)
+
+
+def test_device_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="device abacus"):
+        simulator("fields", device="abacus")
+
+
+@pytest.mark.parametrize("same_extent", [False, True])
+def test_shapes_are_all_that_are_drawn(same_extent):
+    acquisition = Acquisition(voxel_sizes=4, isotropic=0.5)
+    made = simulator("fields", acquisition=acquisition, same_extent=same_extent)
+    drawn = {tuple(made.draw(3, "test", i)["shape"]) for i in range(60)}
+    assert drawn == made.shapes(3)
+    assert (len(drawn) > 1) == same_extent
 
 
 # every part of the render path, on voxels whose partial volume needs a normal

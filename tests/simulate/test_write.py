@@ -1,5 +1,6 @@
 """Scenes on disk, and the affine that carries voxel size and B0."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -9,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qsmnet.errors import OutputError
+from qsmnet.errors import OutputError, ResourceError
 from qsmnet.geometry import Geometry
 from qsmnet.io.nifti import read_volume
+from qsmnet.simulate import write as write_module
 from qsmnet.simulate.acquisition import Acquisition
 from qsmnet.simulate.random_fields import RandomFields
 from qsmnet.simulate.simulator import Simulator
@@ -128,3 +130,23 @@ def test_nothing_is_replaced_unasked(scene, tmp_path):
     with pytest.raises(OutputError, match="exists already"):
         write_scene(tmp_path, scene)
     write_scene(tmp_path, scene, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_write_that_fails_leaves_what_was_there(scene, tmp_path, monkeypatch, overwrite):
+    if overwrite:
+        write_scene(tmp_path / "a", scene)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    usual, written = write_module.write_volume, []
+
+    def failing(path, *args, **settings):
+        written.append(path)
+        if len(written) == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        usual(path, *args, **settings)
+
+    monkeypatch.setattr(write_module, "write_volume", failing)
+    with pytest.raises(ResourceError, match="no space left"):
+        write_scene(tmp_path / "a", scene, overwrite)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+    assert (tmp_path / "a").exists() == overwrite

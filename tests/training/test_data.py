@@ -1,12 +1,16 @@
 """Training items: decided by their number alone; cut, framed, told, or read from disk."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
-from qsmnet.errors import InconsistentError
+from qsmnet.errors import InconsistentError, NumericalError, PhysicsError, UnreadableError
+from qsmnet.geometry import Geometry
 from qsmnet.io.nifti import read_volume, write_volume
 from qsmnet.networks.frame import Frame
 from qsmnet.simulate.acquisition import Acquisition, local_fields
@@ -14,8 +18,14 @@ from qsmnet.simulate.bank import Bank
 from qsmnet.simulate.brain import Brain
 from qsmnet.simulate.simulator import Simulator
 from qsmnet.simulate.write import write_scene
-from qsmnet.training.batch import collate
-from qsmnet.training.data import SimulatedPairs, StoredPairs, stored_pairs
+from qsmnet.training.batch import Failure, Item, collate
+from qsmnet.training.data import (
+    PairsModule,
+    SimulatedPairs,
+    StoredPairs,
+    simulated_pairs,
+    stored_pairs,
+)
 
 VOLUMES = ("field", "support", "noise", "chi", "mask")
 
@@ -59,6 +69,27 @@ def test_items_do_not_depend_on_the_batch_size(pairs):
 def test_items_do_not_depend_on_the_workers(pairs):
     alone, together = first_batches(pairs(), 5), first_batches(pairs(workers=2), 5)
     assert all(same(*both) for both in zip(alone, together, strict=True))
+
+
+class Large(Dataset):
+    """Items that are made at once and take a while to send."""
+
+    def __len__(self):
+        return 10**6
+
+    def __getitem__(self, index):
+        volume = torch.zeros(96, 96, 96)
+        return Item(*[volume.clone() for _ in range(5)], Geometry((1, 1, 1), (0, 0, 1)), index)
+
+
+@pytest.mark.slow
+def test_workers_end_in_peace_with_items_on_their_way():
+    for _ in range(4):
+        loader = iter(PairsModule(Large(), Large(), workers=2).train_dataloader())
+        next(loader)
+        workers = loader._workers
+        loader._shutdown_workers()
+        assert [worker.exitcode for worker in workers] == [0, 0]
 
 
 def test_loaders_leave_the_random_state_alone(pairs):
@@ -164,9 +195,39 @@ def test_crop_and_frame_exclude_each_other(pairs, tmp_path):
     assert not (tmp_path / "bank").exists()
 
 
-def test_crop_larger_than_a_phantom_names_the_setting(pairs):
-    with pytest.raises(InconsistentError, match=r"simulator\.shape: its grid .* is smaller"):
-        pairs(crop=(6, 99, 6)).training[0]
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"crop": (6, 99, 6)}, "larger than a phantom"),
+        ({"crop": (6, 6)}, "three whole numbers"),
+        ({"crop": (6, 6, 0)}, "three whole numbers"),
+        ({"field_of_view": (0.5, 2.0)}, "field_of_view"),
+        ({"scale": (2.0, 0.5)}, "scale"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"phantoms": 0}, "phantoms"),
+        ({"validation_phantoms": 0}, "validation_phantoms"),
+        ({"workers": -1}, "workers"),
+        ({"build_workers": 0}, "build_workers"),
+    ],
+)
+def test_wrong_settings_are_refused_before_a_bank_is_built(pairs, tmp_path, settings, words):
+    with pytest.raises(ValueError, match=rf"data\.{words}|{words}"):
+        pairs(**settings)
+    assert not (tmp_path / "bank").exists()
+
+
+def test_crop_is_compared_with_the_smallest_of_several_shapes(pairs, simulator, tmp_path):
+    acquisition = Acquisition(voxel_sizes=8, isotropic=0.5)
+    several = replace(simulator, acquisition=acquisition, same_extent=True)
+    smallest = min(shape[2] for shape in several.shapes(1))
+    settings = {"phantoms": 2, "validation_phantoms": 1, "seed": 1, "workers": 0}
+    bank = tmp_path / "several"
+    with pytest.raises(ValueError, match="larger than a phantom"):
+        simulated_pairs(several, bank, **settings, crop=(8, 8, smallest + 1))
+    with pytest.raises(ValueError, match="differ in shape"):
+        simulated_pairs(several, bank, **settings, batch_size=2)
+    data = simulated_pairs(several, bank, **settings, crop=(8, 8, smallest)).training
+    assert {data[i].field.shape for i in range(8)} == {(8, 8, smallest)}
 
 
 def test_batch_stacks_with_a_channel_axis(pairs):
@@ -224,7 +285,8 @@ class TestStored:
         for path in folder.iterdir():
             half = np.zeros(simulator.shape, np.float32)
             half[:6] = 1
-            write_volume(path / "field_support.nii.gz", half, np.diag([1.0, 1, 1, 1]))
+            affine = read_volume(path / "mask.nii.gz").affine
+            write_volume(path / "field_support.nii.gz", half, affine)
         item = StoredPairs(folder, simulator.shape)[0]
         assert item.support[:6].all()
         assert not item.field[6:].any()
@@ -275,7 +337,7 @@ class TestStored:
             affine = read_volume(path / "mask.nii.gz").affine
             nothing = np.zeros(simulator.shape, np.float32)
             write_volume(path / "mask.nii.gz", nothing, affine, overwrite=True)
-        with pytest.raises(InconsistentError, match=r"mask\.nii\.gz: the mask is empty"):
+        with pytest.raises(InconsistentError, match=r"mask\.nii\.gz: mask is empty"):
             StoredPairs(folder)[0]
 
     def test_crop_larger_than_a_pair_names_the_pair(self, folder):
@@ -283,9 +345,73 @@ class TestStored:
             StoredPairs(folder, (6, 99, 6))[0]
 
     def test_what_is_missing_is_named(self, folder, tmp_path):
-        with pytest.raises(ValueError, match="holds no folders"):
+        with pytest.raises(UnreadableError, match="holds no folders"):
             StoredPairs(tmp_path / "nowhere", (6, 6, 6))
         for path in folder.glob("*/mask.nii.gz"):
             path.unlink()
-        with pytest.raises(ValueError, match=r"lacks mask\.nii\.gz"):
-            StoredPairs(folder, (6, 6, 6))[0]
+        with pytest.raises(UnreadableError, match=r"lacks mask\.nii\.gz"):
+            StoredPairs(folder, (6, 6, 6))
+
+    @staticmethod
+    def spoil(folder, name, where, value=np.nan):
+        """Write ``value`` into each pair's ``name`` where ``where`` of its mask is true."""
+        for path in folder.iterdir():
+            image = nib.load(path / f"{name}.nii.gz")
+            data = image.get_fdata(dtype=np.float32)
+            data[where(nib.load(path / "mask.nii.gz").get_fdata() > 0)] = value
+            nib.save(nib.Nifti1Image(data, image.affine, image.header), path / f"{name}.nii.gz")
+
+    @pytest.mark.parametrize("name", ["local_field", "chi", "noise"])
+    def test_nan_where_nothing_is_known_is_zero(self, folder, name):
+        plain = [StoredPairs(folder, seed=4)[i] for i in range(3)]
+        self.spoil(folder, name, np.logical_not)
+        for index, expected in enumerate(plain):
+            item = StoredPairs(folder, seed=4)[index]
+            assert all(getattr(item, volume).isfinite().all() for volume in VOLUMES)
+            inside = item.mask
+            for volume in VOLUMES:
+                assert torch.equal(getattr(item, volume)[inside], getattr(expected, volume)[inside])
+
+    @pytest.mark.parametrize("name", ["local_field", "chi", "noise"])
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_nan_inside_names_the_file(self, folder, name, value):
+        self.spoil(folder, name, lambda mask: mask, value)
+        with pytest.raises(NumericalError, match=rf"{name}\.nii\.gz: .* NaN or infinite"):
+            StoredPairs(folder)[0]
+
+    def test_negative_noise_names_the_file(self, folder):
+        self.spoil(folder, "noise", lambda mask: mask, -1.0)
+        with pytest.raises(PhysicsError, match=r"noise\.nii\.gz"):
+            StoredPairs(folder)[0]
+
+    @pytest.mark.parametrize("value", [np.nan, 2.0, -1.0])
+    def test_a_support_that_is_none_names_the_file(self, folder, simulator, value):
+        for path in folder.iterdir():
+            affine = read_volume(path / "mask.nii.gz").affine
+            support = np.full(simulator.shape, value, np.float32)
+            nib.save(nib.Nifti1Image(support, affine), path / "field_support.nii.gz")
+        with pytest.raises(InconsistentError, match=r"field_support\.nii\.gz"):
+            StoredPairs(folder)[0]
+
+    @pytest.mark.parametrize("name", ["noise", "field_support", "local_field", "mask"])
+    def test_another_grid_names_the_file(self, folder, name):
+        for path in folder.iterdir():
+            file = path / f"{name}.nii.gz"
+            file.unlink(missing_ok=True)
+            write_volume(file, np.ones((9, 9, 9), np.float32), np.eye(4))
+        with pytest.raises(InconsistentError, match=rf"{name}\.nii\.gz"):
+            StoredPairs(folder)[0]
+
+    def test_wrong_counts_are_refused(self, folder):
+        for setting in ({"batch_size": 0}, {"validation_items": 0}, {"workers": -1}):
+            with pytest.raises(ValueError, match=next(iter(setting))):
+                stored_pairs(folder, folder, **setting)
+
+    @pytest.mark.slow
+    def test_an_error_in_a_loader_s_process_is_the_same_error(self, folder):
+        self.spoil(folder, "chi", lambda mask: mask)
+        data = stored_pairs(folder, folder, workers=1)
+        batch = next(iter(data.train_dataloader()))
+        assert isinstance(batch, Failure)
+        with pytest.raises(NumericalError, match=r"chi\.nii\.gz: .* NaN"):
+            data.transfer_batch_to_device(batch, torch.device("cpu"), 0)

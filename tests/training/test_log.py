@@ -1,5 +1,8 @@
 """metrics.csv: appended, and rewound when a run resumes."""
 
+import pytest
+
+from qsmnet.errors import UnreadableError
 from qsmnet.training.log import MetricsLog, read_metrics
 
 
@@ -20,6 +23,24 @@ def test_rewinding_drops_what_comes_again(tmp_path):
     assert [row[0] for row in read_metrics(log.path)] == [9, 19]
     log.log_metrics({"train/loss": 1.0}, 29)
     assert [row[0] for row in read_metrics(log.path)] == [9, 19, 29]
+
+
+def test_a_row_cut_short_is_left_out(tmp_path):
+    path = tmp_path / "metrics.csv"
+    MetricsLog(path).log_metrics({"train/loss": 0.5}, 9)
+    path.write_text(path.read_text() + "19,train/lo")
+    assert read_metrics(path) == [(9, "train/loss", 0.5)]
+    MetricsLog(path).rewind(50)
+    MetricsLog(path).log_metrics({"train/loss": 0.25}, 19)
+    assert read_metrics(path) == [(9, "train/loss", 0.5), (19, "train/loss", 0.25)]
+
+
+def test_what_is_no_log_is_refused_and_kept(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,name,value\nx,train/loss,1\n")
+    with pytest.raises(UnreadableError, match=r"metrics\.csv: is damaged"):
+        MetricsLog(path).rewind(5)
+    assert path.read_text() == "step,name,value\nx,train/loss,1\n"
 
 
 def test_rewinding_nothing_makes_no_file(tmp_path):

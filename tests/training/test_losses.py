@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qsmnet.dipole import Dipole
+from qsmnet.dipole import Dipole, sampled_kernel
 from qsmnet.networks.kqsm_he2022 import KQSMHe2022
 from qsmnet.networks.unet import UNet
 from qsmnet.training.losses import HeLoss, Loss
@@ -32,6 +32,20 @@ def test_term_is_zero_at_the_truth_and_grows_off_it(term, batch):
     assert truth == pytest.approx(0, abs=2e-6)
     assert 1e-3 < near < far
     assert far == pytest.approx(10 * near, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "weights", [{"l1": -1.0}, {"l2": float("nan")}, {"l1": 0.0, "gradient": 0.0}]
+)
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(ValueError, match="weights must be numbers from 0"):
+        Loss(**weights)
+
+
+@pytest.mark.parametrize("threshold", [0.0, -0.1, 0.7, float("nan")])
+def test_threshold_is_one_of_the_kernel(threshold):
+    with pytest.raises(ValueError, match="threshold"):
+        HeLoss(threshold)
 
 
 @pytest.mark.parametrize("term", TERMS)
@@ -134,6 +148,17 @@ class TestPublishedLoss:
         assert float(terms["spectrum"]) == pytest.approx(2.5, rel=1e-3)
         assert float(terms["tkd"]) == pytest.approx(1.5, rel=1e-3)
         assert float(total) == pytest.approx(4, rel=1e-3)
+
+    def test_zero_frequency_counts_as_published(self, consistent):
+        """D(0) is 1/3: of a field with a mean, k = 0 is asked to be three times its sum."""
+        prediction = self.spectrum(consistent.chi)
+        offset = replace(consistent, field=consistent.field + 0.01)
+        _, terms = HeLoss()(prediction, offset)
+        n = consistent.chi[0].numel()
+        kernels = [sampled_kernel(tuple(prediction.shape[1:]), g) for g in consistent.geometry]
+        known = sum(int((kernel.abs() > 0.1).sum()) + 1 for kernel in kernels)
+        # one number of two, real and imaginary, in each of two items
+        assert float(terms["tkd"]) == pytest.approx(2 * 3 * 0.01 * n / (2 * known), rel=1e-3)
 
     def test_is_asked_of_the_network_s_spectrum(self, batch):
         network = KQSMHe2022(width=4, blocks=1).eval()
