@@ -129,6 +129,12 @@ class Dipole:
         return result[..., :x, :y, :z]
 
 
+def check_padding(padding: float) -> None:
+    """Raise `ValueError` unless the zero padding factor lies in [1, 8]; NaN does not."""
+    if not 1 <= padding <= 8:
+        raise ValueError(f"padding must lie in [1, 8], got {padding}")
+
+
 def padded_shape(shape: Shape, padding: float | None) -> Shape:
     """Grid that FFTs run on: ``shape`` itself without padding, else the next fast sizes."""
     if padding is None:

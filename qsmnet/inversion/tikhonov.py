@@ -4,7 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from qsmnet.dipole import Dipole, Kernel
+from torch import Tensor
+
+from qsmnet.dipole import Dipole, Kernel, check_padding
+from qsmnet.inversion.closed_form import invert_in_kspace
 from qsmnet.inversion.inverter import Input
 from qsmnet.volumes import LocalField, Susceptibility
 
@@ -50,18 +53,11 @@ class Tikhonov:
     def __post_init__(self) -> None:
         if not 0 < self.regularisation < math.inf:
             raise ValueError(f"regularisation must be positive, got {self.regularisation}")
-        if not 1 <= self.padding <= 8:
-            raise ValueError(f"padding must lie in [1, 8], got {self.padding}")
+        check_padding(self.padding)
 
     def __call__(self, local: LocalField, /) -> Susceptibility:
         """Invert; the field is taken as zero where it is unknown."""
-        dipole = Dipole(
-            local.field.shape[-3:],
-            local.geometry,
-            self.kernel,
-            self.padding,
-            device=local.field.device,
-        )
-        inverse = dipole.spectrum / (dipole.spectrum**2 + self.regularisation)
-        chi = dipole.filter(local.field * local.support, inverse) * local.mask
-        return Susceptibility(chi, local.mask)
+        return invert_in_kspace(local, self._inverse, self.kernel, self.padding)
+
+    def _inverse(self, dipole: Dipole) -> Tensor:
+        return dipole.spectrum / (dipole.spectrum**2 + self.regularisation)

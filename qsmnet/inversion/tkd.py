@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qsmnet.dipole import Dipole, Kernel
+from qsmnet.dipole import Dipole, Kernel, check_padding
+from qsmnet.inversion.closed_form import invert_in_kspace
 from qsmnet.inversion.inverter import Input
 from qsmnet.volumes import LocalField, Susceptibility
 
@@ -51,25 +52,18 @@ class TKD:
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 2 / 3:
             raise ValueError(f"threshold must lie in (0, 2/3), got {self.threshold}")
-        if not 1 <= self.padding <= 8:
-            raise ValueError(f"padding must lie in [1, 8], got {self.padding}")
+        check_padding(self.padding)
 
     def __call__(self, local: LocalField, /) -> Susceptibility:
         """Invert; the field is taken as zero where it is unknown."""
-        dipole = Dipole(
-            local.field.shape[-3:],
-            local.geometry,
-            self.kernel,
-            self.padding,
-            device=local.field.device,
-        )
+        return invert_in_kspace(local, self._inverse, self.kernel, self.padding)
+
+    def _inverse(self, dipole: Dipole) -> Tensor:
         inverse = truncated_inverse(dipole.spectrum, self.threshold)
-        if self.correct_underestimation:
-            inverse = inverse / _half_spectrum_mean(
-                inverse * dipole.spectrum, dipole.padded_shape[2]
-            )
-        chi = dipole.filter(local.field * local.support, inverse) * local.mask
-        return Susceptibility(chi, local.mask)
+        if not self.correct_underestimation:
+            return inverse
+        peak = _half_spectrum_mean(inverse * dipole.spectrum, dipole.padded_shape[2])
+        return inverse / peak
 
 
 def truncated_inverse(

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qsmnet.dipole import Kernel
+from qsmnet.dipole import Kernel, check_padding
+from qsmnet.inversion.gradient import difference, edges_inside, laplacian_spectrum
 from qsmnet.inversion.inverter import Input
 from qsmnet.inversion.unknown_field import DataTerm, noise_of_weighted, volumes_of
 from qsmnet.volumes import LocalField, Susceptibility
@@ -105,8 +106,7 @@ class TV:
             raise ValueError(f"support is 'auto', 'mask' or 'free', got {self.support!r}")
         if self.max_iterations < 1 or not 0 <= self.tolerance < math.inf:
             raise ValueError("max_iterations is at least 1, tolerance at least 0")
-        if not 1 <= self.padding <= 8:
-            raise ValueError(f"padding must lie in [1, 8], got {self.padding}")
+        check_padding(self.padding)
 
     def __call__(
         self, local: LocalField, /, initial: Float[Tensor, "*batch x y z"] | None = None
@@ -157,7 +157,7 @@ class _Solver:
         self.kappa = data.weight / (data.weight + self.mu) if outside == "weight" else data.weight
         self.uniform = None if free else data.uniform()
         self.steps = 0
-        self.edges = [_edges_inside(data.support, axis) for axis in range(3)]
+        self.edges = [edges_inside(data.support, axis) for axis in range(3)]
         # fresh memory costs more than what is done with it
         self.scratch = [torch.empty_like(data.field) for _ in range(3)]
         self.correction = torch.empty_like(data.field)
@@ -169,7 +169,9 @@ class _Solver:
     def _prepare_spectra(self) -> None:
         spectrum = self.data.spectrum
         total = self.mu * spectrum**2 + self.nu
-        total += self.rho * _laplacian_spectrum(self.data)
+        total += self.rho * laplacian_spectrum(
+            self.data.shape, self.data.voxel_size, spectrum.dtype, spectrum.device
+        )
         # k = 0 is free where nothing confines chi; it is set to zero
         self.inverse = torch.where(total > 0, 1.0 / total, 0.0)
         self.data_gain = self.mu * spectrum * self.inverse
@@ -179,7 +181,7 @@ class _Solver:
     def start_from(self, chi: Tensor) -> None:
         """Set every variable as if ``chi``, on the padded grid, had just been found."""
         self.chi = chi
-        self.gradients = [self._difference(axis, torch.empty_like(chi), chi) for axis in range(3)]
+        self.gradients = [difference(chi, axis) for axis in range(3)]
         self.copy = chi.clone()
         self.field = self._inverse_fft(torch.fft.rfftn(chi, dim=_AXES).mul_(self.data.spectrum))
 
@@ -217,7 +219,7 @@ class _Solver:
         self.copy.add_(self.data.support, alpha=level)
         self.field.add_(self.uniform.field, alpha=level)
         for axis, variable in enumerate(self.gradients):
-            step = self._difference(axis, self.scratch[0], self.data.support)
+            step = difference(self.data.support, axis, out=self.scratch[0])
             variable.add_(step, alpha=level)
 
     def _target(self) -> Tensor:
@@ -237,7 +239,7 @@ class _Solver:
     def _advance_chi(self) -> None:
         for axis, variable in enumerate(self.gradients):
             clipped = self._clip(axis)
-            step = self._difference(axis, self.scratch[1], self.chi)
+            step = difference(self.chi, axis, out=self.scratch[1])
             variable.lerp_(step.addcmul_(clipped, self.edges[axis]), _RELAXATION)
         if self.nu:
             step = torch.mul(self.copy, self.data.support, out=self.scratch[0]).sub_(self.chi)
@@ -262,32 +264,6 @@ class _Solver:
         bound = self.threshold * self.data.voxel_size[axis]
         return torch.clamp(self.gradients[axis], -bound, bound, out=self.scratch[0])
 
-    def _difference(self, axis: int, out: Tensor, volume: Tensor) -> Tensor:
-        size = out.shape[axis]
-        after, before = (volume.narrow(axis, start, size - 1) for start in (1, 0))
-        torch.sub(after, before, out=out.narrow(axis, 0, size - 1))
-        ends = volume.select(axis, 0), volume.select(axis, -1)
-        torch.sub(*ends, out=out.select(axis, -1))
-        return out
-
     def _inverse_fft(self, spectrum: Tensor) -> Tensor:
         result: Tensor = torch.fft.irfftn(spectrum, s=self.data.shape, dim=_AXES)
         return result
-
-
-def _edges_inside(support: Tensor, axis: int) -> Tensor:
-    # an edge counts when both its voxels are in the mask; the one that wraps around never does
-    edges = support * support.roll(-1, axis)
-    edges.select(axis, -1).zero_()
-    return edges
-
-
-def _laplacian_spectrum(data: DataTerm) -> Tensor:
-    # |E|^2 of periodic differences: the FFT step inverts exactly what the shrinkage sees
-    total = torch.zeros_like(data.spectrum)
-    for axis, (size, edge) in enumerate(zip(data.shape, data.voxel_size, strict=True)):
-        frequency = torch.arange(data.spectrum.shape[axis], dtype=torch.float64) / size
-        values = (2 - 2 * torch.cos(2 * torch.pi * frequency)) / edge**2
-        view = [-1 if other == axis else 1 for other in range(3)]
-        total += values.reshape(view).to(total)
-    return total

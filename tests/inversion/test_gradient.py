@@ -1,0 +1,46 @@
+"""Differences, their adjoint and their spectrum."""
+
+import pytest
+import torch
+
+from qsmnet.inversion.gradient import (
+    difference,
+    difference_adjoint,
+    edges_inside,
+    laplacian_spectrum,
+)
+
+SHAPE = (6, 7, 8)
+VOXEL = (0.7, 1.1, 1.6)
+
+
+def volume(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(SHAPE, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_adjoint(axis):
+    x, y = volume(0), volume(1)
+    forward = (difference(x, axis) * y).sum()
+    backward = (x * difference_adjoint(y, axis)).sum()
+    assert float((forward - backward).abs()) < 1e-12 * float(forward.abs() + 1)
+
+
+def test_spectrum_is_that_of_the_differences():
+    x = volume(0)
+    applied = sum(
+        difference_adjoint(difference(x, axis), axis) / VOXEL[axis] ** 2 for axis in range(3)
+    )
+    spectrum = laplacian_spectrum(SHAPE, VOXEL, torch.float64)
+    filtered = torch.fft.irfftn(torch.fft.rfftn(x) * spectrum, s=SHAPE)
+    torch.testing.assert_close(filtered, applied, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_edges_count_inside_alone(axis):
+    support = torch.zeros(SHAPE)
+    support[2:5, 2:5, 2:5] = 1
+    assert float(edges_inside(support, axis).sum()) == 2 * 3 * 3
+    # nothing wraps around
+    assert float(edges_inside(torch.ones(SHAPE), axis).select(axis, -1).sum()) == 0
