@@ -14,7 +14,7 @@ PACKAGE = ROOT / "qsmnet"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 LEVELS = (
-    {"geometry", "units", "errors"},
+    {"geometry", "units", "errors", "summary"},
     {"volumes"},
     {"dipole"},
     {"io", "phase", "mask", "background", "inversion", "networks", "simulate", "weights"},

@@ -9,6 +9,7 @@ from torch import Tensor
 from qsmnet.dipole import Dipole, Kernel, check_padding
 from qsmnet.inversion.closed_form import invert_in_kspace
 from qsmnet.inversion.inverter import Input
+from qsmnet.summary import Summary
 from qsmnet.volumes import LocalField, Susceptibility
 
 
@@ -49,6 +50,11 @@ class Tikhonov:
     padding: float = 1.0
 
     takes: ClassVar[Input] = "local_field"
+    summary: ClassVar[Summary] = Summary(
+        cost="1 FFT pair",
+        use="A smoother preview; a start for others.",
+        reference="Kressler et al. 2010, 10.1109/TMI.2009.2023787",
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.regularisation < math.inf:

@@ -10,6 +10,7 @@ from torch import Tensor
 from qsmnet.dipole import Dipole, Kernel, check_padding
 from qsmnet.inversion.closed_form import invert_in_kspace
 from qsmnet.inversion.inverter import Input
+from qsmnet.summary import Summary
 from qsmnet.volumes import LocalField, Susceptibility
 
 
@@ -48,6 +49,11 @@ class TKD:
     padding: float = 1.0
 
     takes: ClassVar[Input] = "local_field"
+    summary: ClassVar[Summary] = Summary(
+        cost="1 FFT pair",
+        use="A preview: at once, but noisy and streaked.",
+        reference="Shmueli et al. 2009, 10.1002/mrm.22135",
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 2 / 3:
