@@ -1,6 +1,7 @@
 """k-QSM, corrected: a residual network on whitened k-space."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Complex, Float
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from qsmnet.dipole import Kernel, Shape, dipole_spectrum, full_spectrum
 from qsmnet.geometry import Geometry
 from qsmnet.networks.residual import ResidualBlock
+from qsmnet.summary import Summary
 
 _AXES = (-3, -2, -1)
 
@@ -53,6 +55,12 @@ class KQSM(nn.Module):
         Of D. Train with the kernel that makes the data; a scan wants ``sampled``. The network takes
         D as it comes: the two differ little for an axial B0, much for a tilted one.
     """
+
+    summary: ClassVar[Summary] = Summary(
+        cost="22 complex FFTs of the cut grid, and the convolutions",
+        use="Any voxel size and B0 direction that its card covers; k-space alone, so no edges.",
+        reference="after He et al. 2022, 10.3389/fnins.2022.837721",
+    )
 
     def __init__(
         self,

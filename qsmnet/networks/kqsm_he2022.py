@@ -1,6 +1,7 @@
 """k-QSM as published (He et al. 2022)."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from jaxtyping import Complex, Float
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from qsmnet.dipole import Shape, sampled_kernel
 from qsmnet.geometry import Geometry
+from qsmnet.summary import Summary
 
 _AXES = (-3, -2, -1)
 _SLOPE = 0.1
@@ -37,6 +39,12 @@ class KQSMHe2022(nn.Module):
     dropout
         Of whole feature maps, in each block.
     """
+
+    summary: ClassVar[Summary] = Summary(
+        cost="1 complex FFT pair, and the convolutions",
+        use="To compare with the paper; train it first.",
+        reference="He et al. 2022, 10.3389/fnins.2022.837721",
+    )
 
     def __init__(
         self, threshold: float = 0.1, width: int = 32, blocks: int = 8, dropout: float = 0.2

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from qsmnet.geometry import Geometry
 from qsmnet.networks.contract import robust_scale
 from qsmnet.networks.residual import ResidualBlock
+from qsmnet.summary import Summary
 
 
 class UNet(nn.Module):
@@ -28,6 +30,13 @@ class UNet(nn.Module):
     channels
         Feature maps at each level; each level after the first halves the grid.
     """
+
+    summary: ClassVar[Summary] = Summary(
+        cost="no FFT; one pass of the network",
+        use="1 mm and at most 10 degrees of tilt: the blind baseline elsewhere.",
+        reference="after Yoon et al. 2018, 10.1016/j.neuroimage.2018.06.030; "
+        "Bollmann et al. 2019, 10.1016/j.neuroimage.2019.03.060",
+    )
 
     def __init__(self, channels: Sequence[int] = (16, 32, 64, 96, 128)) -> None:
         super().__init__()
