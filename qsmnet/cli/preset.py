@@ -51,7 +51,7 @@ class Preset:
                 raise UsageError("preset", f"its {stage} names no method", fix)
 
     def choice(self, stage: str) -> Choice:
-        """Method of a stage, as the command line would say it."""
+        """Say a stage as the command line would."""
         parameters = dict(getattr(self, stage))
         name = str(parameters.pop("name"))
         return Choice(name, tuple(f"{key}={value}" for key, value in parameters.items()))
