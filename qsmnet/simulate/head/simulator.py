@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from qsmnet.dipole import Dipole
 from qsmnet.simulate.grid import Grid
 from qsmnet.simulate.head import protocol as sequence
 from qsmnet.simulate.head.canvas import HeadCanvas, Look, looks
+from qsmnet.simulate.head.convolve import LargeDipole
 from qsmnet.simulate.head.kspace import box_average, fine_grid, interpolate, slabs
 from qsmnet.simulate.head.label_head import LabelHead
 from qsmnet.simulate.head.lesions import Lesion, coarse_grid, paint_lesions, place_lesions
@@ -72,7 +72,7 @@ class HeadSimulator:
     protocol
         Grid, field and sequence.
     labels
-        Folder with label maps; None draws procedural heads.
+        Folder with label maps, or one of them; None draws procedural heads.
     table
         Part or tissue of each label of such maps.
     lesions
@@ -171,7 +171,7 @@ class HeadSimulator:
             mask=mask,
             segmentation=self._decimated(drawn.segmentation),
             total_field=seen,
-            local_field=box_average(local, self.factor),
+            local_field=local,
             r2star=box_average(r2star * drawn.amplitude, self.factor) / weight,
             phase_offset=offset,
             unwrapped_phase=unwrapped_phase(clean, offset, seen, protocol),
@@ -223,16 +223,17 @@ class HeadSimulator:
         return place_lesions(rng, wanted, canvas)
 
     def _fields(self, drawn: Drawn, mask: Tensor, air: float) -> tuple[Tensor, Tensor]:
-        """Total and local field in ppm on the fine grid of the scan, one kernel for both."""
+        """Total field on the scan's fine grid and local field on its own, in ppm; one kernel."""
         geometry = replace(self.protocol.geometry, voxel_size=self._fine_voxel)
-        dipole = Dipole(tuple(drawn.chi.shape), geometry, "prism", self.padding)
+        dipole = LargeDipole(drawn.chi.shape, geometry, self.padding)
+        first = self._below * self.factor
         # relative to air the source ends where the head does
-        total = self._in_view(dipole.forward(drawn.chi - air)).clone()
+        total = dipole.forward(drawn.chi - air, first)
         inside = torch.zeros_like(drawn.chi)
         self._in_view(inside).copy_(interpolate(mask.float(), self.factor))
         self._in_view(inside).mul_(drawn.brain > _WHOLE)
-        local = self._in_view(dipole.forward(inside.mul_(drawn.chi))).clone()
-        return total, local
+        local = dipole.forward(inside.mul_(drawn.chi), first)
+        return total, box_average(local, self.factor)
 
     @property
     def _below(self) -> int:
