@@ -1,4 +1,4 @@
-r"""Field of a whole head on its fine grid: what `qsmnet.dipole.Dipole` gives, in a third of the memory.
+"""Field of a whole head on its fine grid: `qsmnet.dipole.Dipole` in a fifth of the memory.
 
 Kernel and grid are those of ``Dipole(shape, geometry, "prism", padding)``; results differ by
 rounding. Each component of the kernel is even or odd along every axis, so that one octant of its
@@ -112,7 +112,7 @@ def _transform(octant: Tensor, shape: Shape, odd: Sequence[int]) -> Tensor:
     """Spectrum of an octant's periodic continuation, even but along the axes ``odd``."""
     for axis, n in enumerate(shape):
         matrix = _sines(n) if axis in odd else _cosines(n)
-        octant = torch.tensordot(octant, matrix, dims=([0], [1]))  # type: ignore[no-untyped-call]
+        octant = torch.tensordot(octant, matrix, dims=([0], [1]))
     # tensordot has turned the axes once around; two sine transforms bring i twice
     return octant.neg_() if odd else octant
 
