@@ -17,7 +17,7 @@ ALONE = "echoes alone, unweighted"
 
 #: What tells rows apart.
 KEY = ("table", "head", "condition", "method", "parameter")
-_OWN = ("wrong", "wrong_near_air", "nrmse_near_air", "slope", "kept")
+_OWN = ("wrong", "wrong_near_air", "nrmse_near_air", "nrmse_inner", "slope", "kept")
 _COLUMNS = (*KEY, "split", "seconds", "peak_memory_mib", "error", *SCORES, *_OWN, "commit")
 
 _CHOICES = ("table", "condition", "method", "parameter", "nrmse", "heads", "commit")
@@ -56,6 +56,8 @@ class Group:
         By name of the variant and of the method, overrides beside its defaults.
     grids
         By method, one parameter and at most 7 values; the best of them is an oracle.
+    fixed
+        By method, overrides that every value of its grid comes with.
     alone
         Unwrappings that are also tried on each echo alone.
     """
@@ -63,6 +65,7 @@ class Group:
     skip: Sequence[str] = ()
     variants: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     grids: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
+    fixed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     alone: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -75,7 +78,8 @@ class Group:
         for name, methods in self.variants.items():
             if method in methods:
                 found[name] = list(methods[method])
-        return found | {each: [each] for each in self.grid(method)}
+        fixed = list(self.fixed.get(method, ()))
+        return found | {each: [*fixed, each] for each in self.grid(method)}
 
     def grid(self, method: str) -> list[str]:
         """Values of the method's grid as overrides."""

@@ -21,9 +21,9 @@ _TITLES = {
 _COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
     "unwrap": {
         "wrong": ("2 pi off / %", 3),
-        "wrong_near_air": ("near air", 2),
+        "wrong_near_air": ("2 pi off near air / %", 2),
         "nrmse": ("field NRMSE / %", 1),
-        "nrmse_near_air": ("near air", 1),
+        "nrmse_near_air": ("near air / %", 1),
     },
     "background": {
         "nrmse": ("NRMSE / %", 1),
@@ -34,6 +34,7 @@ _COLUMNS: dict[str, dict[str, tuple[str, int]]] = {
     "inverter": {"nrmse": ("NRMSE / %", 1), "xsim": ("XSIM", 3), "slope": ("slope", 3)},
     "pipeline": {
         "nrmse": ("NRMSE / %", 1),
+        "nrmse_inner": ("without the rim / %", 1),
         "xsim": ("XSIM", 3),
         "slope": ("slope", 3),
         "coverage": ("coverage", 3),

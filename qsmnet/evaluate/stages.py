@@ -97,7 +97,8 @@ def score_chi(
     Parameters
     ----------
     whole
-        The map is on the scan's grid, not on the scene's box.
+        The map is on the scan's grid, not on the scene's box; of those the error in the mask
+        without its rim is told, too, which no background removal leaves out.
     detailed
         All of `qsmnet.evaluate.metrics.SCORES`; else NRMSE, XSIM and slope.
     """
@@ -109,6 +110,9 @@ def score_chi(
     found = referenced(result, mask).double().numpy()
     inside = mask.numpy()
     scores = {"slope": _slope(found[inside], true[inside])}
+    if whole:
+        inner = scene.inner[box].numpy()
+        scores["nrmse_inner"] = nrmse(found[inner], true[inner])[0]
     if detailed:
         return scores | score(found, true, inside, head.segmentation[box].numpy())
     error = nrmse(found[inside], true[inside])[0]

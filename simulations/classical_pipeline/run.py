@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def pipeline(stages: Mapping[str, Any]) -> Callable[..., Susceptibility]:
-    """From stages by config group: a name, or a list of it and overrides; ``truth`` for the mask."""
+    """Scan to chi, from stages by config group: a name, or a list of it and overrides."""
     named = {group: [each] if isinstance(each, str) else each for group, each in stages.items()}
     named["mask"] = ["whole"] if named["mask"] == ["truth"] else named["mask"]
     made = Pipeline(**{group: compose(group, each[0], each[1:]) for group, each in named.items()})

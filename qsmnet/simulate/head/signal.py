@@ -130,8 +130,8 @@ def field_noise(
     times = torch.tensor(list(protocol.echo_times), dtype=torch.float64)
     per_second = radians_per_ppm(1.0, protocol.b0)
     pieces = []
-    for piece in magnitude.split(16, dim=1):  # several times as large in float64
-        weight = piece.double().square().clamp_min(1e-30)
+    for start in range(0, magnitude.shape[1], 16):  # several times as large in float64
+        weight = magnitude[:, start : start + 16].double().square().clamp_min(1e-30)
         _, information = weighted_line(torch.zeros_like(weight), weight, times)
         found = deviation * information.rsqrt() / per_second
         pieces.append(found.clamp_max(1e3).float())
