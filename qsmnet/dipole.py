@@ -291,7 +291,7 @@ def _prism_spectrum_of_one(
     total = torch.zeros(shape, dtype=dtype)
     for c, weight in enumerate(direction_weights(geometry.b0_dir).tolist()):
         if weight != 0:
-            octant = _prism_octant(c, tuple(n // 2 + 1 for n in shape), geometry.voxel_size)
+            octant = prism_octant(c, tuple(n // 2 + 1 for n in shape), geometry.voxel_size)
             total.add_(_by_parity(octant.to(dtype), c, shape), alpha=weight)
     spectrum: Tensor = torch.fft.rfftn(total).real
     # a view would keep the imaginary part in memory
@@ -310,7 +310,7 @@ def prism_components(shape: Shape, voxel_size: Triple) -> Float[Tensor, "6 x y z
     Only the octant of non-negative offsets is computed; the rest follows from parity.
     """
     size = tuple(n // 2 + 1 for n in shape)
-    octants = (_prism_octant(c, size, voxel_size) for c in range(len(COMPONENTS)))
+    octants = (prism_octant(c, size, voxel_size) for c in range(len(COMPONENTS)))
     return torch.stack([_by_parity(octant, c, shape) for c, octant in enumerate(octants)])
 
 
@@ -325,16 +325,17 @@ def _by_parity(octant: Tensor, component: int, shape: Shape) -> Float[Tensor, "x
     return gathered
 
 
-def _prism_octant(
-    component: int, shape: Sequence[int], voxel_size: Triple
+def prism_octant(
+    component: int, shape: Sequence[int], voxel_size: Triple, start: int = 0
 ) -> Float[Tensor, "x y z"]:
+    """One of `prism_components` at offsets that are not negative, from ``start`` on along x."""
     # corners of voxel n lie at (n - 1/2) d and (n + 1/2) d; one evaluation a corner, then
     # differences
     corners = [
-        ((torch.arange(n + 1, dtype=torch.float64) - 0.5) * d).reshape(
+        ((torch.arange(n + 1, dtype=torch.float64) + (begin - 0.5)) * d).reshape(
             [-1 if other == axis else 1 for other in range(3)]
         )
-        for axis, (n, d) in enumerate(zip(shape, voxel_size, strict=True))
+        for axis, (n, d, begin) in enumerate(zip(shape, voxel_size, (start, 0, 0), strict=True))
     ]
     radius = (corners[0] ** 2 + corners[1] ** 2 + corners[2] ** 2).sqrt()
     i, j = COMPONENTS[component]
@@ -344,7 +345,7 @@ def _prism_octant(
     else:
         potential = -torch.log(corners[3 - i - j] + radius)
     octant = -_corner_difference(potential) / (4 * torch.pi)
-    if i == j:
+    if i == j and start == 0:
         octant[0, 0, 0] += 1.0 / 3.0
     return octant
 

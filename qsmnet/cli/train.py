@@ -81,6 +81,7 @@ def train(config: DictConfig) -> None:
         config = _resumed(config, folder)
     else:
         _check_chosen(config)
+    _check_simulator(config)
     # weights name their network, and only one of qsmnet is ever loaded
     check_targets(config.network)
     if config.threads is not None:
@@ -121,6 +122,17 @@ def _check_chosen(config: DictConfig) -> None:
         raise UsageError("qsmnet train", "no experiment is named", fix)
     if config.init is not None and not str(config.init).strip():
         raise UsageError("init", "names no weights", "name released weights or a .safetensors file")
+
+
+def _check_simulator(config: DictConfig) -> None:
+    """Refuse simulated scans: they hold echoes, and training draws local fields."""
+    from qsmnet.simulate.head.simulator import HeadSimulator
+
+    head = f"{HeadSimulator.__module__}.{HeadSimulator.__qualname__}"
+    if "training" in config.data and config.simulator.get("_target_") == head:
+        problem = "head makes scans for qsmnet reconstruct; networks are trained on local fields"
+        others = (name for name in available("simulator", config_dir()) if name != "head")
+        raise UsageError("simulator", problem, f"use one of {', '.join(others)}")
 
 
 def _module(config: DictConfig) -> "InversionModule":

@@ -53,6 +53,12 @@ def finished(tmp_path_factory):
     return folder
 
 
+def test_scans_are_not_for_training(tmp_path, capsys):
+    assert train("experiment=smoke", "simulator=head", f"out={tmp_path / 'run'}") == 2
+    assert "use one of brain, fields, mixture, primitives" in one_error(capsys)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
 @pytest.fixture
 def run(finished, tmp_path):
     """A copy of it, to be spoiled."""

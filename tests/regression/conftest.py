@@ -10,11 +10,6 @@ from qsmnet.simulate.head.scan import HeadScan
 _LESIONS = "[{chi: 1.0, radius: 5.0},{chi: -1.5, radius: 5.0}]"
 
 
-def _scan(protocol: str) -> HeadScan:
-    chosen = [f"lesions={_LESIONS}", f"protocol@protocol={protocol}"]
-    return compose("simulator", "head", chosen).scene(7, 0)
-
-
 @pytest.fixture(scope="session")
 def small_head() -> HeadScan:
     """96^3 voxels of 2 mm, 3 T, B0 tilted, four echoes, a bleed and a calcification."""
@@ -26,4 +21,5 @@ def small_head() -> HeadScan:
 @pytest.fixture(scope="session")
 def full_head() -> HeadScan:
     """176 x 240 x 192 voxels of 1 mm, 3 T, five echoes."""
-    return _scan("1mm_3T_axial")
+    simulator = compose("simulator", "head", [f"lesions={_LESIONS}"])
+    return replace(simulator, protocol=compose("protocol", "1mm_3T_axial")).scene(7, 0)

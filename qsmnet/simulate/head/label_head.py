@@ -41,7 +41,7 @@ class LabelHead:
     Parameters
     ----------
     labels
-        Folder with NIfTI label maps, and nothing else of that kind.
+        Folder with NIfTI label maps, and nothing else of that kind; or one map.
     table
         Part or tissue (`qsmnet.simulate.head.tissues`) of each label.
     tilt
@@ -104,9 +104,10 @@ class LabelHead:
         return load_map(path, tuple(sorted(self.table.items())))
 
     def _recorded(self, record: Record) -> HeadMap:
-        path = Path(self.labels) / record["file"]
-        if file_hash(path) != record["sha256"]:
-            raise InconsistentError(path, "is not the map of the record", "name its folder")
+        named = {path.name: path for path in label_files(self.labels)}
+        path = named.get(record["file"], Path(self.labels))
+        if path.is_dir() or file_hash(path) != record["sha256"]:
+            raise InconsistentError(path, "has not the map of the record", "name its folder")
         return self._map(path)
 
 

@@ -96,13 +96,15 @@ def check_table(table: Mapping[int, str]) -> dict[int, str]:
 
 
 def label_files(folder: str | Path) -> list[Path]:
-    """Label maps of a folder in the order of their names.
+    """Label maps of a folder in the order of their names; a file is a folder of one.
 
     Raises
     ------
     UnreadableError
         If there are none.
     """
+    if Path(folder).is_file():
+        return [Path(folder)]
     files = sorted(p for p in Path(folder).glob("*.nii*") if p.name.endswith((".nii", ".nii.gz")))
     if not files:
         raise UnreadableError(folder, "has no NIfTI file", "name a folder with label maps")

@@ -6,13 +6,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Complex, Float, UInt8
 from torch import Tensor
 
-from qsmnet.dipole import Dipole
 from qsmnet.simulate.grid import Grid
 from qsmnet.simulate.head import protocol as sequence
 from qsmnet.simulate.head.canvas import HeadCanvas, Look, looks
+from qsmnet.simulate.head.convolve import LargeDipole
 from qsmnet.simulate.head.kspace import box_average, fine_grid, interpolate, slabs
 from qsmnet.simulate.head.label_head import LabelHead
 from qsmnet.simulate.head.lesions import Lesion, coarse_grid, paint_lesions, place_lesions
@@ -64,6 +64,18 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What a `HeadScan` holds beside its echoes, on the scan's grid."""
+
+    chi: Float[Tensor, "x y z"]
+    mask: Bool[Tensor, "x y z"]
+    segmentation: UInt8[Tensor, "x y z"]
+    total_field: Float[Tensor, "x y z"]
+    local_field: Float[Tensor, "x y z"]
+    r2star: Float[Tensor, "x y z"]
+
+
+@dataclass(frozen=True)
 class HeadSimulator:
     """Scans of whole heads.
 
@@ -72,7 +84,7 @@ class HeadSimulator:
     protocol
         Grid, field and sequence.
     labels
-        Folder with label maps; None draws procedural heads.
+        Folder with label maps, or one of them; None draws procedural heads.
     table
         Part or tissue of each label of such maps.
     lesions
@@ -118,6 +130,11 @@ class HeadSimulator:
         """What draws the tissues."""
         return ProceduralHead() if self.labels is None else LabelHead(self.labels, self.table)
 
+    @property
+    def wanted_lesions(self) -> list[Lesion]:
+        """The lesions as such."""
+        return [each for each in self.lesions if isinstance(each, Lesion)]
+
     def draw(self, seed: int, split: str, index: int) -> Record:
         """Draw the record of item ``index`` of ``split``, as plain JSON."""
         rng = item_generator(seed, split, index)
@@ -146,40 +163,48 @@ class HeadSimulator:
 
     def render(self, record: Record) -> HeadScan:
         """Render the scan of a record."""
-        grid, protocol = self.protocol.grid, self.protocol
-        fine = fine_grid(grid, self.factor)
-        drawn = self.paint(record)
-        # bone at the rim would be a strong source where a scan has hardly any signal
-        mask = box_average(drawn.brain, self.factor) > _WHOLE
-        total, local = self._fields(drawn, mask, record["chi"]["air"])
-        chi = self._in_view(drawn.chi)
-        shim = fit_shim(box_average(total, self.factor), mask, grid)
-        for rows, piece in slabs(fine):
-            total[rows] -= shim_field(shim, piece)
-        r2star = drawn.weighted_r2 / drawn.amplitude.clamp_min(1e-9)
-        r2star += relaxivity(protocol.b0) * chi.abs() * drawn.brain
-        source = Source(drawn.amplitude, r2star, total)
-        clean = acquire(source, fine, protocol, record["phase_offset"], self.factor)
-        deviation = noise_deviation(clean, mask, protocol.snr)
+        protocol = self.protocol
+        clean, truth = self._acquire(record)
+        deviation = noise_deviation(clean, truth.mask, protocol.snr)
         noisy = add_signal_noise(clean, deviation, record["noise_seed"])
-        offset, seen = phase_offset(record["phase_offset"], grid), box_average(total, self.factor)
-        weight = box_average(drawn.amplitude, self.factor).clamp_min(1e-9)
+        offset = phase_offset(record["phase_offset"], protocol.grid)
         return HeadScan(
             phase=noisy.angle(),
             magnitude=noisy.abs(),
-            chi=box_average(chi, self.factor),
-            mask=mask,
-            segmentation=self._decimated(drawn.segmentation),
-            total_field=seen,
-            local_field=box_average(local, self.factor),
-            r2star=box_average(r2star * drawn.amplitude, self.factor) / weight,
+            **vars(truth),
             phase_offset=offset,
-            unwrapped_phase=unwrapped_phase(clean, offset, seen, protocol),
+            unwrapped_phase=unwrapped_phase(clean, offset, truth.total_field, protocol),
             noise=field_noise(clean.abs(), deviation, protocol),
             signal_noise=deviation,
             protocol=protocol,
             record=record,
         )
+
+    def _acquire(self, record: Record) -> tuple[Complex[Tensor, "echo x y z"], Truth]:
+        """Echoes without noise, and what they were made of; the fine grid is gone afterwards."""
+        fine, factor = fine_grid(self.protocol.grid, self.factor), self.factor
+        drawn = self.paint(record)
+        # bone at the rim would be a strong source where a scan has hardly any signal
+        mask = box_average(drawn.brain, factor) > _WHOLE
+        total, local = self._fields(drawn, mask, record["chi"]["air"])
+        chi = self._in_view(drawn.chi)
+        shim = fit_shim(box_average(total, factor), mask, self.protocol.grid)
+        for rows, piece in slabs(fine):
+            total[rows] -= shim_field(shim, piece)
+        r2star = drawn.weighted_r2 / drawn.amplitude.clamp_min(1e-9)
+        r2star += relaxivity(self.protocol.b0) * chi.abs() * drawn.brain
+        source = Source(drawn.amplitude, r2star, total)
+        clean = acquire(source, fine, self.protocol, record["phase_offset"], factor)
+        weight = box_average(drawn.amplitude, factor).clamp_min(1e-9)
+        truth = Truth(
+            chi=box_average(chi, factor),
+            mask=mask,
+            segmentation=drawn.segmentation[::factor, ::factor, ::factor].contiguous(),
+            total_field=box_average(total, factor),
+            local_field=local,
+            r2star=box_average(r2star * drawn.amplitude, factor) / weight,
+        )
+        return clean, truth
 
     def paint(self, record: Record) -> Drawn:
         """Draw the head on the fine grid, slab by slab: whole, its coordinates would not fit."""
@@ -219,20 +244,20 @@ class HeadSimulator:
             return []
         palette = looks(record["chi"], self.protocol)
         canvas = self._canvas(record, coarse_grid(self.protocol.grid), palette)
-        wanted = [each for each in self.lesions if isinstance(each, Lesion)]
-        return place_lesions(rng, wanted, canvas)
+        return place_lesions(rng, self.wanted_lesions, canvas)
 
     def _fields(self, drawn: Drawn, mask: Tensor, air: float) -> tuple[Tensor, Tensor]:
-        """Total and local field in ppm on the fine grid of the scan, one kernel for both."""
+        """Total field on the scan's fine grid and local field on its own, in ppm; one kernel."""
         geometry = replace(self.protocol.geometry, voxel_size=self._fine_voxel)
-        dipole = Dipole(tuple(drawn.chi.shape), geometry, "prism", self.padding)
+        dipole = LargeDipole(drawn.chi.shape, geometry, self.padding)
+        first = self._below * self.factor
         # relative to air the source ends where the head does
-        total = self._in_view(dipole.forward(drawn.chi - air)).clone()
+        total = dipole.forward(drawn.chi - air, first)
         inside = torch.zeros_like(drawn.chi)
         self._in_view(inside).copy_(interpolate(mask.float(), self.factor))
         self._in_view(inside).mul_(drawn.brain > _WHOLE)
-        local = self._in_view(dipole.forward(inside.mul_(drawn.chi))).clone()
-        return total, local
+        local = dipole.forward(inside.mul_(drawn.chi), first)
+        return total, box_average(local, self.factor)
 
     @property
     def _below(self) -> int:
@@ -244,6 +269,3 @@ class HeadSimulator:
 
     def _in_view(self, volume: Tensor) -> Tensor:
         return volume[..., self._below * self.factor :]
-
-    def _decimated(self, volume: Tensor) -> Tensor:
-        return volume[:: self.factor, :: self.factor, :: self.factor].contiguous()

@@ -1,0 +1,138 @@
+"""Every stage of a pipeline by itself, judged on a head whose truth is known."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from qsmnet.evaluate.compare import referenced
+from qsmnet.evaluate.heads import Scene
+from qsmnet.evaluate.metrics import correlation, nrmse, score, xsim
+from qsmnet.phase.echoes import align_echoes, fit_field, unwrap_echoes
+from qsmnet.phase.unwrap import Unwrap
+from qsmnet.simulate.head.scan import HeadScan
+from qsmnet.volumes import LocalField, Scan, Susceptibility, TotalField
+
+Scores = dict[str, float]
+#: Wrapped echoes and mask to unwrapped echoes and field.
+FieldMapping = Callable[[Scan, Tensor], tuple[Tensor, TotalField]]
+
+_TURN = 2 * math.pi
+
+
+def mapping_by(unwrap: Unwrap) -> FieldMapping:
+    """Return the field mapping of `qsmnet.pipeline` with this unwrapping."""
+
+    def run(scan: Scan, mask: Tensor) -> tuple[Tensor, TotalField]:
+        unwrapped = unwrap_echoes(scan, mask, unwrap)
+        return unwrapped, fit_field(scan, unwrapped, mask)
+
+    return run
+
+
+def mapping_echoes_alone(unwrap: Unwrap) -> FieldMapping:
+    """Return the common baseline: each echo unwrapped alone, and an unweighted line through all.
+
+    Whole echoes are aligned by their medians, without which the line would be of no use.
+    """
+
+    def run(scan: Scan, mask: Tensor) -> tuple[Tensor, TotalField]:
+        alone = unwrap(scan.wrapped_phase, mask, scan.geometry)
+        unwrapped = align_echoes(alone, scan.echo_times, mask, voxelwise=False)
+        flat = torch.ones_like(scan.magnitude)
+        same = Scan(scan.wrapped_phase, flat, scan.echo_times, scan.b0, scan.geometry)
+        return unwrapped, fit_field(same, unwrapped, mask)
+
+    return run
+
+
+def score_mapping(scene: Scene, unwrapped: Tensor, total: TotalField) -> Scores:
+    """Share of voxels a multiple of 2 pi off, and the field's error, in the brain and near air."""
+    head = scene.head
+    wrong = wrong_turns(unwrapped, head)
+    error = total.field - head.total_field
+    # a constant field says nothing; the median does not follow voxels that are off
+    error = error - error[head.mask].median()
+    places = {"": head.mask, "_near_air": scene.beside_air}
+    scores = {
+        f"wrong{name}": 100 * float(wrong[:, where].float().mean())
+        for name, where in places.items()
+    }
+    for name, where in places.items():
+        scores[f"nrmse{name}"] = _relative(error[where], head.total_field[where])
+    return scores
+
+
+def wrong_turns(
+    unwrapped: Float[Tensor, "echo x y z"], head: HeadScan
+) -> Bool[Tensor, "echo x y z"]:
+    """Where an echo is off by multiples of 2 pi, the most common one apart."""
+    turns = torch.round((unwrapped - head.unwrapped_phase) / _TURN)
+    common = turns[:, head.mask].mode(dim=1).values
+    return (turns - common.reshape(-1, 1, 1, 1)).abs() > 0.5
+
+
+def score_local(scene: Scene, local: LocalField) -> Scores:
+    """Error of a local field in one eroded mask, where what is not known counts as zero."""
+    known = (local.support > 0) & scene.head.mask
+    found = _inside(torch.where(known, local.field, 0.0), scene.inner)
+    true = _inside(scene.head.local_field, scene.inner)
+    return {
+        "nrmse": nrmse(found, true)[0],
+        "correlation": correlation(found, true),
+        "slope": _slope(found, true),
+        "coverage": _share(known, scene.inner),
+        "kept": _share(known, scene.head.mask),
+    }
+
+
+def score_chi(
+    scene: Scene, result: Susceptibility, whole: bool = False, detailed: bool = True
+) -> Scores:
+    """Scores of a map in the brain, both relative to their means; what is left out counts as zero.
+
+    Parameters
+    ----------
+    whole
+        The map is on the scan's grid, not on the scene's box; of those the error in the mask
+        without its rim is told, too, which no background removal leaves out.
+    detailed
+        All of `qsmnet.evaluate.metrics.SCORES`; else NRMSE, XSIM and slope.
+    """
+    head, box = scene.head, scene.box
+    mask = head.mask[box]
+    if whole:
+        result = Susceptibility(result.chi[box], result.mask[box])
+    true = referenced(Susceptibility(head.chi[box], mask), mask).double().numpy()
+    found = referenced(result, mask).double().numpy()
+    inside = mask.numpy()
+    scores = {"slope": _slope(found[inside], true[inside])}
+    if whole:
+        inner = scene.inner[box].numpy()
+        scores["nrmse_inner"] = nrmse(found[inner], true[inner])[0]
+    if detailed:
+        return scores | score(found, true, inside, head.segmentation[box].numpy())
+    error = nrmse(found[inside], true[inside])[0]
+    return scores | {"nrmse": error, "xsim": xsim(found, true, inside)}
+
+
+def _relative(error: Tensor, true: Tensor) -> float:
+    spread = true.double() - true.double().mean()
+    return 100 * float(error.double().norm() / spread.norm())
+
+
+def _inside(volume: Tensor, where: Tensor) -> np.ndarray:
+    values: np.ndarray = volume[where].double().numpy()
+    return values
+
+
+def _share(part: Tensor, of: Tensor) -> float:
+    return 100 * float((part & of).sum()) / float(of.sum())
+
+
+def _slope(found: np.ndarray, true: np.ndarray) -> float:
+    found, true = found - found.mean(), true - true.mean()
+    return float(found @ true / (true @ true))
