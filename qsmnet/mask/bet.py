@@ -102,7 +102,7 @@ class Bet:
             raise ValueError(f"bias_order must be 0 to 3, got {self.bias_order}")
         if not self.concave_smoothing >= 1:
             raise ValueError(f"concave_smoothing is at least 1, got {self.concave_smoothing}")
-        if not min(self.smoothing, self.closing) >= 0:
+        if not all(length >= 0 for length in (self.smoothing, self.closing)):
             raise ValueError("smoothing and closing are lengths in mm, not negative")
 
     def __call__(self, evidence: Evidence, /) -> Bool[Tensor, "x y z"]:

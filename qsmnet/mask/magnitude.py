@@ -55,7 +55,8 @@ class MagnitudeMask:
     def __post_init__(self) -> None:
         if not self.strength > 0:
             raise ValueError(f"strength must be positive, got {self.strength}")
-        if not min(self.smoothing, self.opening, self.erosion) >= 0:
+        lengths = (self.smoothing, self.opening, self.erosion)
+        if not all(length >= 0 for length in lengths):
             raise ValueError("smoothing, opening and erosion are lengths in mm, not negative")
 
     def __call__(self, evidence: Evidence, /) -> Bool[Tensor, "x y z"]:

@@ -49,7 +49,7 @@ class OtsuMask:
     def __post_init__(self) -> None:
         if self.bias_order not in range(4):
             raise ValueError(f"bias_order must be 0 to 3, got {self.bias_order}")
-        if not min(self.opening, self.erosion) >= 0:
+        if not all(length >= 0 for length in (self.opening, self.erosion)):
             raise ValueError("opening and erosion are lengths in mm, not negative")
 
     def __call__(self, evidence: Evidence, /) -> Bool[Tensor, "x y z"]:
