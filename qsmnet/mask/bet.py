@@ -32,6 +32,7 @@ _GUESS, _COARSE, _FINE = 300, 600, 200
 _COARSE_DIVISIONS = 3
 # nothing of a brain is as thin as twice this, in mm; a bubble's stalk is
 _OPENING = 3.0
+_FIX = "give a mask file, or --mask whole for a part of a brain"
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Bet:
         vertices = self._grow(even, head, head.start(sphere), mesh, _GUESS, fades=True)
         inside = winding_number(vertices / edges, mesh, _shape(even)) > 0
         if not (bright & inside).any():
-            raise InconsistentError("magnitude", "no brain is found in it", "give a mask file")
+            raise InconsistentError("magnitude", "no brain is found in it", _FIX)
         return magnitude / fit_bias(magnitude, bright & inside, self.bias_order)
 
     def _grow(
@@ -173,7 +174,7 @@ class _Head:
         threshold = least + 0.1 * (most - least)
         bright = magnitude > threshold
         if not threshold > least or not bright.any():
-            raise InconsistentError("magnitude", "no object stands out of it", "give a mask file")
+            raise InconsistentError("magnitude", "no object stands out of it", _FIX)
         weight = np.where(bright, np.minimum(magnitude, most), 0.0)
         middle = ndimage.center_of_mass(weight)
         radius = float(np.cbrt(3 * bright.sum() * np.prod(edges) / (4 * np.pi)))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -12,14 +13,18 @@ from qsmnet.mask.morphology import solid_part
 from qsmnet.mask.thresholds import otsu_threshold, robust_threshold
 from qsmnet.summary import Summary
 
+_BRIGHTEST = 0.95
+
 
 @dataclass(frozen=True)
 class OtsuMask:
     """Otsu's threshold of the magnitude (1979, 10.1109/TSMC.1979.4310076) in 256 bins.
 
-    What the coils add is divided out before: a polynomial in the logarithm of what exceeds the
-    robust threshold of `MagnitudeMask`. Of the rest the largest part, opened, holes filled, eroded.
-    It finds the head, or an object; no brain extraction.
+    Differs from the paper: what exceeds the 95th percentile counts as that, so that bright fat is
+    no class of its own, and what the coils add is divided out before: a polynomial in the logarithm
+    of what exceeds the robust threshold of `MagnitudeMask`. Of the rest the largest part, opened,
+    holes filled, eroded. It finds the head, or an object; no brain extraction. Where everything is
+    tissue, as in a patch, it splits tissue.
 
     Parameters
     ----------
@@ -64,6 +69,7 @@ class OtsuMask:
         bright = values > robust_threshold(values)
         if self.bias_order and bright.any():
             values = values / fit_bias(values, bright, self.bias_order)
-        inside = values > otsu_threshold(values)
+        # a few vessels or a bright scalp would be a class of their own
+        inside = values > otsu_threshold(np.minimum(values, np.quantile(values, _BRIGHTEST)))
         edges = evidence.geometry.voxel_size
         return evidence.found(solid_part(inside, edges, self.opening, self.erosion))
