@@ -13,7 +13,8 @@ from qsmnet.background.removal import BackgroundRemoval
 from qsmnet.errors import InconsistentError, NumericalError, UsageError
 from qsmnet.inversion.inverter import Input
 from qsmnet.mask.finite import finite_in_mask
-from qsmnet.mask.mask import Mask
+from qsmnet.mask.mask import Evidence, Mask, MaskPair, find_mask
+from qsmnet.mask.two_pass import combine_two_pass
 from qsmnet.phase.echoes import combined_magnitude, fit_field, unwrap_echoes
 from qsmnet.phase.unwrap import Unwrap
 from qsmnet.volumes import LocalField, Scan, Susceptibility, TotalField
@@ -99,7 +100,9 @@ class Pipeline:
             )
 
     def reconstruct(
-        self, data: Scan | TotalField | LocalField, mask: Bool[Tensor, "x y z"] | None = None
+        self,
+        data: Scan | TotalField | LocalField,
+        mask: Bool[Tensor, "x y z"] | MaskPair | None = None,
     ) -> Reconstruction:
         """Run the stages that are left.
 
@@ -108,7 +111,7 @@ class Pipeline:
         data
             A scan, a total field or a local field.
         mask
-            Of a scan; None finds it in the magnitude. Fields bring their own.
+            Of a scan; None finds it. Two masks make two passes. Fields bring their own.
 
         Raises
         ------
@@ -126,12 +129,17 @@ class Pipeline:
             return self._from_total(data, source)
         return self._from_local(data, "given" if data.noise is not None else "")
 
-    def object_mask(self, scan: Scan) -> Bool[Tensor, "x y z"]:
-        """Mask that the configured method finds in the magnitude of ``scan``."""
-        return self.mask(combined_magnitude(scan), scan.geometry)
+    def object_mask(
+        self, scan: Scan, quality: Float[Tensor, "x y z"] | None = None
+    ) -> Bool[Tensor, "x y z"] | MaskPair:
+        """Mask, or both masks, that the configured method finds; ``quality`` is of the phase."""
+        return find_mask(self.mask, scan_evidence(scan, quality))
 
-    def _from_scan(self, scan: Scan, mask: Tensor | None) -> Reconstruction:
-        inside = self.object_mask(scan) if mask is None else mask
+    def _from_scan(self, scan: Scan, mask: Tensor | MaskPair | None) -> Reconstruction:
+        found = self.object_mask(scan) if mask is None else mask
+        inside, reliable = (
+            (found.filled, found.reliable) if isinstance(found, MaskPair) else (found, None)
+        )
         if inside.shape != scan.magnitude.shape[1:] or not bool(inside.any()):
             raise InconsistentError(
                 "mask",
@@ -151,8 +159,29 @@ class Pipeline:
         how = "residuals of the echo fit" if len(scan.echo_times) > 2 else "high-pass of the images"
         flags: tuple[str, ...] = () if self.unwrap.exact else (_INEXACT,)
         flags += (_OFFSET_STAYS,) if len(scan.echo_times) == 1 else ()
-        result = self._from_total(total, f"estimated: {how} and the magnitude, a map")
+        source = f"estimated: {how} and the magnitude, a map"
+        result = self._two_passes(total, reliable, source)
         return replace(result, unwrapped=unwrapped, flags=flags + result.flags)
+
+    def _two_passes(
+        self, total: TotalField, reliable: Tensor | None, noise_source: str
+    ) -> Reconstruction:
+        """One pass over the whole mask, and where there is a reliable one a second pass over it."""
+        if reliable is None:
+            return self._from_total(total, noise_source)
+        as_it_is = replace(self, reference="none")
+        first = as_it_is._from_total(total, noise_source)
+        field = torch.where(reliable, total.field, 0.0)
+        log.info("second pass, over the reliable mask")
+        second = as_it_is._from_total(replace(total, field=field, mask=reliable), noise_source)
+        both = self._finish(
+            combine_two_pass(first.susceptibility, second.susceptibility), noise_source
+        )
+        return replace(
+            first,
+            susceptibility=both.susceptibility,
+            mean_before_reference=both.mean_before_reference,
+        )
 
     def _from_total(self, total: TotalField, noise_source: str) -> Reconstruction:
         total = replace(total, field=finite_in_mask(total.field, total.mask, "total field"))
@@ -191,3 +220,8 @@ class Pipeline:
         mean = float(chi.chi[chi.mask].mean())
         referenced = chi.referenced_to_mean() if self.reference == "mean" else chi
         return Reconstruction(referenced, mean, noise_source, chi.flags, total_field=total)
+
+
+def scan_evidence(scan: Scan, quality: Float[Tensor, "x y z"] | None = None) -> Evidence:
+    """Give what masking methods see of a scan."""
+    return Evidence(combined_magnitude(scan), scan.geometry, scan.magnitude[0], quality)

@@ -14,9 +14,11 @@ from qsmnet.geometry import Geometry
 from qsmnet.inversion.inverter import Input
 from qsmnet.inversion.tkd import TKD
 from qsmnet.mask.magnitude import MagnitudeMask
+from qsmnet.mask.mask import Evidence, MaskPair
+from qsmnet.mask.quality import QualityMask
 from qsmnet.phase.unwrap_best_path import BestPathUnwrap
 from qsmnet.phase.unwrap_laplacian import LaplacianUnwrap
-from qsmnet.pipeline import Pipeline
+from qsmnet.pipeline import Pipeline, scan_evidence
 from qsmnet.units import radians_per_ppm
 from qsmnet.volumes import LocalField, Scan, Susceptibility, TotalField
 
@@ -200,3 +202,48 @@ def test_a_multi_orientation_method_is_refused() -> None:
 def test_a_map_with_nan_is_refused() -> None:
     with pytest.raises(NumericalError, match="NaN"):
         replace(PIPELINE, inverter=_Local(math.nan)).reconstruct(LocalField(CHI, OBJECT, GEOMETRY))
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A method with two masks; the reliable one leaves out a source."""
+
+    hole: tuple[float, float, float] = (5, 2, 0)
+
+    def pair(self, evidence: Evidence, /) -> MaskPair:
+        assert evidence.first_echo is not None
+        return MaskPair(OBJECT, OBJECT & ~_ball(self.hole, 5))
+
+    def __call__(self, evidence: Evidence, /) -> torch.Tensor:
+        return self.pair(evidence).filled
+
+
+def test_two_masks_make_two_passes(scan: Scan) -> None:
+    pair = _Pair().pair(scan_evidence(scan))
+    joined = PIPELINE.reconstruct(scan, pair)
+    assert torch.equal(
+        replace(PIPELINE, mask=_Pair()).reconstruct(scan).susceptibility.chi,
+        joined.susceptibility.chi,
+    )
+    first = PIPELINE.reconstruct(scan, OBJECT).susceptibility
+    second = PIPELINE.reconstruct(scan, pair.reliable).susceptibility
+    chi, source = joined.susceptibility.chi, _ball((5, 2, 0), 3)
+    assert torch.equal(joined.susceptibility.mask, first.mask)
+    # apart from their zeros: inside of the hole the first pass, elsewhere the second one
+    for one, where in ((first.chi, source), (second.chi, second.mask)):
+        difference = (chi - one)[where]
+        assert float(difference.max() - difference.min()) < 1e-5
+    assert float(chi[joined.susceptibility.mask].mean()) == pytest.approx(0, abs=1e-6)
+    assert joined.total_field is not None
+    assert torch.equal(joined.total_field.mask, OBJECT)
+
+
+def test_masks_see_the_first_echo_and_the_quality(scan: Scan) -> None:
+    quality = torch.rand(SHAPE)
+    evidence = scan_evidence(scan, quality)
+    assert torch.equal(evidence.first_echo, scan.magnitude[0])
+    assert evidence.quality is quality
+    pipeline = replace(PIPELINE, mask=QualityMask(threshold=0.5))
+    assert pipeline.object_mask(scan, OBJECT.float()).sum() > 0.9 * OBJECT.sum()
+    with pytest.raises(UsageError, match="quality"):
+        pipeline.reconstruct(scan)

@@ -166,7 +166,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     both.add_argument(
         "--mask",
         metavar="FILE|NAME",
-        help="a file; 'whole' for a grid that is all object; 'magnitude' (default for a scan)",
+        help="a file; or a method: bet (a head's brain), magnitude (default for a scan), otsu, "
+        "consensus, two_pass, quality; 'whole' for a grid that is all object",
     )
     both.add_argument(
         "--b0-dir",

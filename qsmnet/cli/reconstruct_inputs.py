@@ -16,8 +16,10 @@ from qsmnet.errors import InconsistentError, PhysicsError, UsageError
 from qsmnet.geometry import Geometry
 from qsmnet.io.nifti import Volume, check_same_grid, read_mask, read_volume
 from qsmnet.mask.finite import finite_in_mask
-from qsmnet.phase.echoes import combined_magnitude
+from qsmnet.mask.given import mask_flags
+from qsmnet.mask.mask import Evidence, MaskPair, find_mask
 from qsmnet.phase.scale import phase_to_radians
+from qsmnet.pipeline import scan_evidence
 from qsmnet.units import radians_per_ppm
 from qsmnet.volumes import LocalField, Scan, TotalField
 
@@ -44,7 +46,7 @@ class Inputs:
     data
         Where the pipeline starts.
     mask
-        Of a scan; fields hold their own.
+        Of a scan, or both masks of two passes; fields hold their own.
     reference
         Volume whose grid and affine the output takes.
     files
@@ -56,7 +58,7 @@ class Inputs:
     """
 
     data: Scan | TotalField | LocalField
-    mask: Tensor | None
+    mask: Tensor | MaskPair | None
     reference: Volume
     files: tuple[tuple[str, Path], ...]
     record: dict[str, object]
@@ -193,7 +195,8 @@ def _read_scan(args: argparse.Namespace) -> Inputs:
     sign = 1 if args.phase_sign is None else args.phase_sign
     wrapped, how = phase_to_radians(raw, phase_range, sign, phase[0].path.name)
     scan = Scan(wrapped, size, times, b0, geometry)
-    mask = _mask(args, phase[0], combined_magnitude(scan), geometry)
+    found = _mask(args, phase[0], scan_evidence(scan))
+    mask = found.filled if isinstance(found, MaskPair) else found
     scan = replace(
         scan,
         wrapped_phase=finite_in_mask(wrapped, mask, phase[0].path),
@@ -201,7 +204,8 @@ def _read_scan(args: argparse.Namespace) -> Inputs:
     )
     _check_signal(scan.magnitude, mask, [volume.path for volume in magnitude])
     record = {"echo_times_s": list(times), "b0_t": b0, "phase_stored_as": how}
-    return Inputs(scan, mask, phase[0], input_files(args), record, _mask_flags(args, mask))
+    flags = _mask_flags(args, mask, scan.magnitude[0])
+    return Inputs(scan, found, phase[0], input_files(args), record, flags)
 
 
 def _read_field(args: argparse.Namespace) -> Inputs:
@@ -210,7 +214,8 @@ def _read_field(args: argparse.Namespace) -> Inputs:
     check_same_grid(volume, *magnitude)
     geometry = _geometry(volume, args.b0_dir)
     shown = magnitude[0].tensor() if magnitude else None
-    mask = _mask(args, volume, shown, geometry)
+    found = _mask(args, volume, None if shown is None else Evidence(shown, geometry))
+    mask = found.filled if isinstance(found, MaskPair) else found
     support = _support(args.field_support, volume, mask)
     field = finite_in_mask(volume.tensor(), mask if support is None else support > 0, volume.path)
     _check_unit(field, mask, volume.path, bool(args.local_field))
@@ -224,7 +229,8 @@ def _read_field(args: argparse.Namespace) -> Inputs:
         data = TotalField(field, mask, geometry, noise, shown, scale)
     else:
         data = LocalField(field, mask, geometry, support, noise, shown, scale)
-    return Inputs(data, None, volume, input_files(args), record, _mask_flags(args, mask))
+    flags = _mask_flags(args, mask, shown)
+    return Inputs(data, None, volume, input_files(args), record, flags)
 
 
 def _read_echoes(paths: Sequence[str]) -> list[Volume]:
@@ -281,25 +287,23 @@ def _is_file(mask: str | None) -> bool:
 
 
 def _mask(
-    args: argparse.Namespace, reference: Volume, magnitude: Tensor | None, geometry: Geometry
-) -> Tensor:
+    args: argparse.Namespace, reference: Volume, evidence: Evidence | None
+) -> Tensor | MaskPair:
     name = args.mask or "magnitude"
     if _is_file(name):
         volume = read_mask(name)
         check_same_grid(reference, volume)
         return volume.tensor()
     method = compose("mask", name, args.set_mask or (), args.config_dir)
-    if magnitude is None and name != "whole":
+    if evidence is None and name != "whole":
         raise UsageError("--mask", f"{name} needs --magnitude", "add it, or give a mask file")
-    found: Tensor = method(reference.tensor() if magnitude is None else magnitude, geometry)
-    return found
+    return find_mask(method, evidence or Evidence(reference.tensor(), reference.geometry))
 
 
-def _mask_flags(args: argparse.Namespace, mask: Tensor) -> tuple[str, ...]:
-    share = float(mask.float().mean())
-    if args.mask == "whole" or share <= 0.98:
-        return ()
-    return (f"the mask covers {100 * share:.0f} % of the grid: air in it would spoil the map",)
+def _mask_flags(
+    args: argparse.Namespace, mask: Tensor, magnitude: Tensor | None
+) -> tuple[str, ...]:
+    return () if args.mask == "whole" else mask_flags(mask, magnitude)
 
 
 def _support(path: str | None, reference: Volume, mask: Tensor) -> Tensor | None:

@@ -134,7 +134,10 @@ def read_volume(path: str | Path, ndim: int = 3) -> Volume:
 
 
 def read_mask(path: str | Path) -> Volume:
-    """Read a mask: ``data`` is bool, true above 0.5 (stated in the log if the file is not binary).
+    """Read a mask: ``data`` is bool, true above 0.5.
+
+    The log says so where the file is not binary: shares or probabilities are cut at one half, and
+    of labels every one is inside.
 
     Raises
     ------
@@ -148,7 +151,8 @@ def read_mask(path: str | Path) -> Volume:
     if not inside.any():
         raise InconsistentError(path, "mask is empty", "give a mask with voxels above 0.5")
     if not np.isin(volume.data, (0.0, 1.0)).all():
-        log.warning("%s is not binary: the mask is where it exceeds 0.5", volume.path.name)
+        what = "holds labels or numbers above 1" if (volume.data > 1).any() else "holds shares"
+        log.warning("%s is not binary (%s): it is cut at 0.5", volume.path.name, what)
     return Volume(inside, volume.affine, volume.path, volume.space_code)
 
 

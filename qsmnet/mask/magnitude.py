@@ -1,17 +1,17 @@
-"""Object mask from the magnitude."""
+"""Object mask from the magnitude by a robust threshold."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from scipy import ndimage
 from torch import Tensor
 
-from qsmnet.errors import InconsistentError
-from qsmnet.geometry import Geometry, Triple
-
-_FEWEST_VOXELS = 64
+from qsmnet.mask.mask import Evidence, finite
+from qsmnet.mask.morphology import solid_part
+from qsmnet.mask.thresholds import robust_threshold
+from qsmnet.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,20 @@ class MagnitudeMask:
     opening: float = 2.5
     erosion: float = 1.0
 
+    summary: ClassVar[Summary] = Summary(
+        cost="no FFT",
+        use="Any object that is brighter than its surroundings, a phantom or a part of a head.",
+        reference="Eckstein et al. 2021, 10.1016/j.neuroimage.2021.118175 (MriResearchTools)",
+    )
+
     def __post_init__(self) -> None:
-        if self.strength <= 0:
+        if not self.strength > 0:
             raise ValueError(f"strength must be positive, got {self.strength}")
-        if min(self.smoothing, self.opening, self.erosion) < 0:
+        lengths = (self.smoothing, self.opening, self.erosion)
+        if not all(length >= 0 for length in lengths):
             raise ValueError("smoothing, opening and erosion are lengths in mm, not negative")
 
-    def __call__(
-        self, magnitude: Float[Tensor, "x y z"], geometry: Geometry, /
-    ) -> Bool[Tensor, "x y z"]:
+    def __call__(self, evidence: Evidence, /) -> Bool[Tensor, "x y z"]:
         """Mask of the largest bright object; NaN counts as background.
 
         Raises
@@ -62,64 +67,9 @@ class MagnitudeMask:
         InconsistentError
             If nothing is left.
         """
-        edges = geometry.voxel_size
-        values = np.nan_to_num(
-            magnitude.numpy().astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0
-        )
+        edges, values = evidence.geometry.voxel_size, finite(evidence.magnitude)
         bright = values > self.strength * robust_threshold(values)
         # a majority in the neighbourhood: averaging the magnitude itself would grow the object
         sigma = [self.smoothing / edge for edge in edges]
         inside = ndimage.gaussian_filter(bright.astype(np.float32), sigma) > 0.5
-        inside = _largest_part(_erode(inside, self.opening, edges))
-        inside = _fill_holes(_dilate(inside, self.opening, edges))
-        inside = _largest_part(_erode(inside, self.erosion, edges))
-        if int(inside.sum()) < _FEWEST_VOXELS:
-            raise InconsistentError(
-                "magnitude",
-                "no object stands out of it",
-                "give a mask: --mask FILE, or --mask whole",
-            )
-        return torch.from_numpy(inside)
-
-
-def robust_threshold(magnitude: np.ndarray) -> float:
-    """Threshold between noise and signal, in the unit of the magnitude."""
-    q15, q80, q99 = np.quantile(magnitude, [0.15, 0.80, 0.99])
-    high = magnitude[(magnitude >= q80) & (magnitude <= q99)].mean()
-    noise = magnitude[magnitude <= q15].mean()
-    if noise > high / 10:  # the object fills the grid: the darkest voxels are object, not noise
-        noise = 0.0
-    return float(max(5 * noise, high / 5))
-
-
-def _distance(inside: np.ndarray, edges: Triple) -> np.ndarray:
-    # beyond the grid nothing is known, so that it counts as outside
-    padded = np.pad(inside, 1)
-    distance: np.ndarray = ndimage.distance_transform_edt(padded, sampling=edges)[1:-1, 1:-1, 1:-1]
-    return distance
-
-
-def _erode(inside: np.ndarray, radius: float, edges: Triple) -> np.ndarray:
-    return inside if radius == 0 else _distance(inside, edges) > radius
-
-
-def _dilate(inside: np.ndarray, radius: float, edges: Triple) -> np.ndarray:
-    if radius == 0 or not inside.any():
-        return inside
-    near: np.ndarray = ndimage.distance_transform_edt(~inside, sampling=edges) <= radius
-    return near
-
-
-def _fill_holes(inside: np.ndarray) -> np.ndarray:
-    filled: np.ndarray = ndimage.binary_fill_holes(inside)
-    return filled
-
-
-def _largest_part(inside: np.ndarray) -> np.ndarray:
-    labels, count = ndimage.label(inside)
-    if count < 2:
-        return inside
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    largest: np.ndarray = labels == sizes.argmax()
-    return largest
+        return evidence.found(solid_part(inside, edges, self.opening, self.erosion))

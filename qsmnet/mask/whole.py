@@ -1,23 +1,24 @@
 """The whole grid as object."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from qsmnet.geometry import Geometry
+from qsmnet.mask.mask import Evidence
+from qsmnet.summary import Summary
 
 
 @dataclass(frozen=True)
 class WholeMask:
     """Every voxel: for a patch that was cut out of an object and has no background."""
 
-    def __call__(
-        self,
-        magnitude: Float[Tensor, "x y z"],
-        geometry: Geometry,  # noqa: ARG002 - part of the protocol
-        /,
-    ) -> Bool[Tensor, "x y z"]:
+    summary: ClassVar[Summary] = Summary(
+        cost="no FFT", use="A patch of an object, without background.", reference="none"
+    )
+
+    def __call__(self, evidence: Evidence, /) -> Bool[Tensor, "x y z"]:
         """All true."""
-        return torch.ones_like(magnitude, dtype=torch.bool)
+        return torch.ones_like(evidence.magnitude, dtype=torch.bool)
