@@ -74,7 +74,7 @@ class Residual:
         gaussian = torch.exp(-2 * (torch.pi * _SMOOTHING * longest * frequency) ** 2)
         smoothed = _filtered(known, gaussian)
         # no source in the mask made what a background removal left at the rim or took from it
-        rim = (2 * smoothed - 1).clamp_min(0) if local.harmonic_removed else 1.0
+        rim = (2 * smoothed - 1).clamp_min(0) ** 2 if local.harmonic_removed else 1.0
         zone = _zones(frequency * (2 * longest), data.spectrum)
         copies = torch.full_like(frequency, 2.0)
         copies[..., 0] = 1.0
