@@ -169,12 +169,15 @@ class Chosen:
         Every value that was tried and its criterion, in order of the values.
     target
         The criterion that was aimed at.
+    settings
+        Every parameter that differs from the method's own: fixed to these, it makes the same map.
     """
 
     parameter: str
     value: float
     curve: tuple[tuple[float, float], ...]
     target: float
+    settings: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 STRENGTHS = ("regularisation", "threshold")
 #: Logarithm of a strength, and the height found there.
 Point = tuple[float, float]
+_TARGET = 0.65
 _SLOPE = 0.6  # of log kappa over log lambda, near the target
 _LARGEST_STEP = math.log(10.0)
 
@@ -49,7 +50,9 @@ class Automatic:
     parameter
         Name of its strength; empty takes ``regularisation`` or ``threshold``.
     target
-        :math:`\kappa` that is aimed at. One value for all methods.
+        :math:`\kappa` that is aimed at; None is 0.65, the same for all methods, but for one that
+        declares a ``kappa_target`` of its own: a data term that forgives gross errors, such as an
+        L1 norm, leaves all of them in the residual, at the best :math:`\lambda` 0.8 of the error.
     tolerance
         Of :math:`\kappa`, relative: within it the search ends.
     max_solves
@@ -65,14 +68,14 @@ class Automatic:
 
     inverter: Inverter
     parameter: str = ""
-    target: float = 0.65
+    target: float | None = None
     tolerance: float = 0.05
     max_solves: int = 8
 
     takes: ClassVar[Input] = "local_field"
 
     def __post_init__(self) -> None:
-        if not (0 < self.target < math.inf and 0 < self.tolerance < math.inf):
+        if not (0 < self.aim < math.inf and 0 < self.tolerance < math.inf):
             raise ValueError("target and tolerance must be positive")
         if self.max_solves < 1:
             raise ValueError(f"max_solves is at least 1, got {self.max_solves}")
@@ -80,9 +83,16 @@ class Automatic:
         if self.inverter.takes != self.takes:
             problem = f"{type(self.inverter).__name__} takes no single local field"
             raise UsageError(f"{self.parameter}=auto", problem, "give a number")
-        if not isinstance(getattr(self.inverter, self.parameter, None), float):
+        if self.parameter not in STRENGTHS or not hasattr(self.inverter, self.parameter):
             problem = f"{type(self.inverter).__name__} has no strength {self.parameter!r}"
-            raise UsageError(f"{self.parameter}=auto", problem, "choose another parameter")
+            fix = f"use auto for {' or '.join(STRENGTHS)}"
+            raise UsageError(f"{self.parameter}=auto", problem, fix)
+
+    @property
+    def aim(self) -> float:
+        """Kappa that is aimed at."""
+        declared: float = getattr(self.inverter, "kappa_target", _TARGET)
+        return declared if self.target is None else self.target
 
     def __call__(self, local: LocalField, /) -> Susceptibility:
         """Choose and invert, volume by volume."""
@@ -99,32 +109,39 @@ class Automatic:
         residual = Residual.of(local, kernel)
         if residual.data.scale() == 0:  # nothing to choose by
             return self.inverter(local)
-        maps: dict[float, Susceptibility] = {}
+        nearest: dict[float, Susceptibility] = {}  # the map of least height; more would fill memory
 
         def height(value: float) -> float:
             """Log of kappa over its target; NaN where the inverter refuses the value."""
             try:
-                method = self._with(value)
+                method = self.with_strength(value)
             except ValueError:
                 return math.nan
-            maps[value] = method(local)
-            kappa = residual.evenness(maps[value].chi)
+            found = method(local)
+            kappa = residual.evenness(found.chi)
             log.info("%s %.3g: kappa %.3g", self.parameter, value, kappa)
-            return math.log(kappa / self.target) if kappa > 0 else -math.inf
+            miss = math.log(kappa / self.aim) if kappa > 0 else -math.inf
+            if not nearest or abs(miss) < min(nearest):
+                nearest.clear()
+                nearest[abs(miss)] = found
+            return miss
 
         tried = search(height, self._start(local), math.log1p(self.tolerance), self.max_solves)
         best = min(tried, key=lambda value: abs(tried[value]))
-        curve = tuple((value, self.target * math.exp(tried[value])) for value in sorted(tried))
-        choice = Chosen(self.parameter, best, curve, self.target)
-        flags = maps[best].flags + self._flags(tried[best])
-        return dataclasses.replace(maps[best], flags=flags, chosen=(choice,))
+        curve = tuple((value, self.aim * math.exp(tried[value])) for value in sorted(tried))
+        choice = Chosen(self.parameter, best, curve, self.aim, self._settings(best))
+        (found,) = nearest.values()
+        flags = found.flags + self._flags(tried[best])
+        return dataclasses.replace(found, flags=flags, chosen=(choice,))
 
-    def _with(self, value: float) -> Inverter:
-        changes: dict[str, Any] = {self.parameter: value}
-        if hasattr(self.inverter, "noise_gain"):
-            changes["noise_gain"] = 0.0
-        method: Inverter = dataclasses.replace(self.inverter, **changes)  # type: ignore[type-var]
+    def with_strength(self, value: float) -> Inverter:
+        """Return the inverter with this strength and nothing added to it."""
+        method: Inverter = dataclasses.replace(self.inverter, **self._settings(value))  # type: ignore[type-var]
         return method
+
+    def _settings(self, value: float) -> dict[str, Any]:
+        gain = {"noise_gain": 0.0} if hasattr(self.inverter, "noise_gain") else {}
+        return {self.parameter: value, **gain}
 
     def _start(self, local: LocalField) -> float:
         start: float = getattr(self.inverter, self.parameter)
@@ -134,8 +151,8 @@ class Automatic:
     def _flags(self, height: float) -> tuple[str, ...]:
         if abs(height) <= 3 * math.log1p(self.tolerance):
             return ()
-        kappa = self.target * math.exp(height)
-        return (f"automatic {self.parameter}: kappa is {kappa:.2g}, not {self.target:.2g}",)
+        kappa = self.aim * math.exp(height)
+        return (f"automatic {self.parameter}: kappa is {kappa:.2g}, not {self.aim:.2g}",)
 
 
 def search(

@@ -86,9 +86,7 @@ def test_grows_with_the_strength(phantom: Callable) -> None:
 # this phantom is what TV's prior describes, balls without texture: it wants more than a head
 @pytest.mark.parametrize(("name", "within"), [("tkd", 1.05), ("tikhonov", 1.05), ("tv", 1.15)])
 @pytest.mark.parametrize("noise", [0.001, 0.006])
-def test_near_the_best_of_a_grid(
-    name: str, within: float, noise: float, phantom: Callable
-) -> None:
+def test_near_the_best_of_a_grid(name: str, within: float, noise: float, phantom: Callable) -> None:
     case = phantom((40, 42, 38), noise=noise)
     method, values = METHODS[name]
     best = min(case.error(with_strength(method, value)(case.local).chi) for value in values)
@@ -130,7 +128,8 @@ def test_map_is_the_inverters_own_with_the_chosen_value(phantom: Callable) -> No
     found = Automatic(TV())(local)
     (choice,) = found.chosen
     assert choice.parameter == "regularisation"
-    assert torch.equal(found.chi, TV(regularisation=choice.value, noise_gain=0.0)(local).chi)
+    assert choice.settings == {"regularisation": choice.value, "noise_gain": 0.0}
+    assert torch.equal(found.chi, TV(**choice.settings)(local).chi)
     assert [value for value, _ in choice.curve] == sorted(value for value, _ in choice.curve)
     assert dict(choice.curve)[choice.value] == pytest.approx(choice.target, rel=0.06)
     assert found.referenced_to_mean().chosen == found.chosen
@@ -201,6 +200,18 @@ class _SingleStep:
         return Susceptibility(total.field, total.mask)
 
 
+@dataclass(frozen=True)
+class _Forgiving(Tikhonov):
+    kappa_target: ClassVar[float] = 0.8
+
+
+def test_a_method_may_declare_its_target(phantom: Callable) -> None:
+    local = phantom(noise=0.002).local
+    assert Automatic(_Forgiving())(local).chosen[0].target == 0.8
+    assert Automatic(_Forgiving(), target=0.5)(local).chosen[0].target == 0.5
+    assert Automatic(Tikhonov())(local).chosen[0].target == 0.65
+
+
 def test_refuses_what_it_cannot_choose() -> None:
     with pytest.raises(UsageError, match="neither regularisation nor threshold"):
         Automatic(_Plain())
@@ -216,5 +227,3 @@ def test_refuses_what_it_cannot_choose() -> None:
 def test_refuses_numbers_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Automatic(TKD(), **wrong)
-
-
