@@ -49,6 +49,18 @@ class AgainstGrid:
         """Error of the automatic choice over that of the best of the grid."""
         return self.automatic / self.grid[self.best]
 
+    def row(self) -> dict[str, str]:
+        """For a table: columns by name."""
+        return {
+            "chosen": f"{self.value:.3g}",
+            "best": f"{self.best:.3g}",
+            "nrmse": f"{self.automatic:.2f}",
+            "best_nrmse": f"{self.grid[self.best]:.2f}",
+            "ratio": f"{self.ratio:.3f}",
+            "solves": str(self.solves),
+            "default_nrmse": f"{self.default:.2f}",
+        }
+
 
 def against_grid(
     inverter: Inverter, local: LocalField, truth: Float[Tensor, "x y z"], values: Sequence[float]

@@ -24,6 +24,9 @@ STRENGTHS = ("regularisation", "threshold")
 Point = tuple[float, float]
 _TARGET = 0.65
 _SLOPE = 0.6  # of log kappa over log lambda, near the target
+# of a method that has none unless told otherwise; from too little, noise that fills the grid makes
+# kappa of the closed forms large again
+_LEAST_START = 1e-2
 _LARGEST_STEP = math.log(10.0)
 
 
@@ -50,9 +53,9 @@ class Automatic:
     parameter
         Name of its strength; empty takes ``regularisation`` or ``threshold``.
     target
-        :math:`\kappa` that is aimed at; None is 0.65, the same for all methods, but for one that
-        declares a ``kappa_target`` of its own: a data term that forgives gross errors, such as an
-        L1 norm, leaves all of them in the residual, at the best :math:`\lambda` 0.8 of the error.
+        :math:`\kappa` that is aimed at; None is 0.65, but for a method that declares a
+        ``kappa_target`` of its own. A data term that forgives gross errors, such as an L1 norm,
+        leaves all of them in the residual: at its best :math:`\lambda` 0.8 of the error.
     tolerance
         Of :math:`\kappa`, relative: within it the search ends.
     max_solves
@@ -146,7 +149,7 @@ class Automatic:
     def _start(self, local: LocalField) -> float:
         start: float = getattr(self.inverter, self.parameter)
         gain: float = getattr(self.inverter, "noise_gain", 0.0)
-        return start + gain * noise_of_weighted(local)
+        return (start + gain * noise_of_weighted(local)) or _LEAST_START
 
     def _flags(self, height: float) -> tuple[str, ...]:
         if abs(height) <= 3 * math.log1p(self.tolerance):

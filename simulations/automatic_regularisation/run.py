@@ -15,8 +15,6 @@ from qsmnet.simulate.head.scan import HeadScan
 from qsmnet.volumes import LocalField, TotalField
 
 HERE = Path(__file__).parent
-COLUMNS = ("head", "field", "method", "chosen", "best", "nrmse", "best_nrmse", "ratio")
-COLUMNS = (*COLUMNS, "solves", "default_nrmse")
 
 
 def main() -> None:
@@ -29,19 +27,19 @@ def main() -> None:
     if args.smoke:
         small = {"shape": [32, 40, 34], "voxel_size": [6.0, 6.0, 6.0]}
         config |= {"heads": [config["heads"][0] | small], "model_errors": [0.0], "vsharp": False}
-    with (args.out / "results.csv").open("w", newline="", buffering=1) as stream:
-        table = csv.writer(stream)
-        table.writerow(COLUMNS)
-        for index, settings in enumerate(config["heads"]):
-            head = render(settings, config["lesions"] if index % 2 else "[]")
-            for name, local in fields(head, config):
-                for method in args.methods or config["methods"]:
-                    found = against_grid(
-                        compose("inverter", method), local, head.chi, config["methods"][method]
-                    )
-                    row = f"{found.value:.3g}", f"{found.best:.3g}", f"{found.automatic:.2f}"
-                    row += f"{found.grid[found.best]:.2f}", f"{found.ratio:.3f}", found.solves
-                    table.writerow((settings["seed"], name, method, *row, f"{found.default:.2f}"))
+    rows = [
+        {"head": settings["seed"], "field": name, "method": method, **found.row()}
+        for index, settings in enumerate(config["heads"])
+        for head in [render(settings, config["lesions"] if index % 2 else "[]")]
+        for name, local in fields(head, config)
+        for method in args.methods or config["methods"]
+        for inverter, values in [(compose("inverter", method), config["methods"][method])]
+        for found in [against_grid(inverter, local, head.chi, values)]
+    ]
+    with (args.out / "results.csv").open("w", newline="") as stream:
+        table = csv.DictWriter(stream, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
 
 
 def render(settings: dict, lesions: str) -> HeadScan:

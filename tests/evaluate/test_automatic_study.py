@@ -18,6 +18,7 @@ def test_ratio_is_to_the_best_of_the_grid() -> None:
     found = AgainstGrid("threshold", 0.2, 33.0, 3, {0.1: 40.0, 0.2: 32.0, 0.3: 30.0}, 41.0)
     assert found.best == 0.3
     assert found.ratio == pytest.approx(1.1)
+    assert found.row()["best_nrmse"] == "30.00"
 
 
 def test_scores_every_value_and_the_choice() -> None:

@@ -201,6 +201,20 @@ class _SingleStep:
 
 
 @dataclass(frozen=True)
+class _Free(Tikhonov):
+    regularisation: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Allow 0."""
+
+
+def test_starts_without_regularisation(phantom: Callable) -> None:
+    local = phantom(noise=0.002).local
+    found, usual = (Automatic(each)(local).chosen[0].value for each in (_Free(), Tikhonov()))
+    assert found == pytest.approx(usual, rel=0.3)
+
+
+@dataclass(frozen=True)
 class _Forgiving(Tikhonov):
     kappa_target: ClassVar[float] = 0.8
 
