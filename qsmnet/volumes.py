@@ -3,7 +3,7 @@
 Arrays are ``(*batch, x, y, z)`` in the order nibabel gives them; fields and susceptibility in ppm.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -156,6 +156,31 @@ class LocalField:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """A parameter that was chosen from the data.
+
+    Parameters
+    ----------
+    parameter
+        Its name.
+    value
+        What was chosen.
+    curve
+        Every value that was tried and its criterion, in order of the values.
+    target
+        The criterion that was aimed at.
+    settings
+        Every parameter that differs from the method's own: fixed to these, it makes the same map.
+    """
+
+    parameter: str
+    value: float
+    curve: tuple[tuple[float, float], ...]
+    target: float
+    settings: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Susceptibility:
     """What a dipole inversion returns.
 
@@ -171,6 +196,8 @@ class Susceptibility:
         Standard deviation of chi in ppm, where the method gives one.
     flags
         Warnings in words, such as a voxel size outside a network's training range.
+    chosen
+        Parameters that were chosen from the data, one a volume.
     """
 
     chi: Float[Tensor, "*batch x y z"]
@@ -178,6 +205,7 @@ class Susceptibility:
     reference: str = "none"
     uncertainty: Float[Tensor, "*batch x y z"] | None = None
     flags: tuple[str, ...] = field(default=())
+    chosen: tuple[Chosen, ...] = field(default=())
 
     def referenced_to_mean(self) -> "Susceptibility":
         """Subtract the mean over the mask: k = 0 is not in the data, so a reference is a choice."""
@@ -185,7 +213,7 @@ class Susceptibility:
         axes = (-3, -2, -1)
         mean = (self.chi * inside).sum(axes, keepdim=True) / inside.sum(axes, keepdim=True)
         chi = (self.chi - mean) * inside
-        return Susceptibility(chi, self.mask, "brain_mean", self.uncertainty, self.flags)
+        return replace(self, chi=chi, reference="brain_mean")
 
 
 def _same_shape(**arrays: Tensor | float | None) -> None:

@@ -29,6 +29,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qsmnet.errors import QsmnetError, UsageError, WeightsError
 
+#: Value of a strength that is to be chosen from the data.
+AUTO = "auto"
 _NODES: dict[type, Callable[..., ValueNode]] = {
     bool: BooleanNode,
     int: IntegerNode,
@@ -54,7 +56,8 @@ def compose(
     name
         File in the group, without ``.yaml``.
     overrides
-        ``key=value`` for the method's parameters, such as ``threshold=0.2``.
+        ``key=value`` for the method's parameters, such as ``threshold=0.2``. ``auto`` for the
+        strength of an inverter's regularisation has it chosen from each field.
     config_dir
         Folder with the user's own groups.
 
@@ -66,10 +69,30 @@ def compose(
         Whatever the method itself raises, such as `WeightsError`.
     """
     config = _configured(group, name, overrides, config_dir)
+    automatic = _pop_automatic(f"{group} {name!r}", group, config)
     try:
-        return instantiate(config, _convert_="all")
+        method = instantiate(config, _convert_="all")
     except (HydraException, ValueError, TypeError) as error:
         raise _construction_error(group, name, error) from error
+    return _automatic(method, automatic) if automatic else method
+
+
+def _pop_automatic(source: str, group: str, config: DictConfig) -> str:
+    """Name of the parameter that is to be chosen from the data, taken out; empty for none."""
+    hints = _hints(config["_target_"]) if AUTO in config.values() else {}
+    asked = [str(k) for k, v in config.items() if v == AUTO and hints.get(str(k)) is float]
+    if asked and (group != "inverter" or len(asked) > 1):
+        problem = f"{' and '.join(asked)} cannot be chosen from the data"
+        raise UsageError(source, problem, "use auto for one strength of an inverter")
+    for key in asked:
+        del config[key]  # the class's default is where the search starts
+    return asked[0] if asked else ""
+
+
+def _automatic(method: Any, parameter: str) -> Any:  # noqa: ANN401 the type is the config's business
+    from qsmnet.inversion.automatic import Automatic
+
+    return Automatic(method, parameter)
 
 
 def settings(
@@ -326,7 +349,7 @@ def _fit(source: str, key: str, value: object, hint: Any) -> object:  # noqa: AN
         hint = only.pop()
     if typing.get_origin(hint) is typing.Literal:
         return _choose(source, key, value, typing.get_args(hint))
-    if hint not in _NODES:
+    if hint not in _NODES or (hint is float and value == AUTO):
         return value
     try:
         return _NODES[hint](value, is_optional=False)._value()

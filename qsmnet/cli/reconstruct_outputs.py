@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def sidecar(
         "geometry": {"voxel_size_mm": geometry.voxel_size, "b0_dir_voxel_axes": geometry.b0_dir},
         "acquisition": inputs.record,
         "methods": _without_folders(methods),
+        "chosen": [asdict(each) for each in chi.chosen],
         "flags": [*inputs.flags, *result.flags],
         "inputs": [
             {"role": role, "file": path.name, "sha256": sha256(path)} for role, path in inputs.files

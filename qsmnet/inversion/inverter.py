@@ -1,7 +1,7 @@
 """One protocol for every dipole inversion, classical or learned."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from qsmnet.volumes import LocalField, Susceptibility, TotalField
 
@@ -9,6 +9,7 @@ from qsmnet.volumes import LocalField, Susceptibility, TotalField
 Input = Literal["local_field", "total_field", "local_fields"]
 
 
+@runtime_checkable
 class Inverter(Protocol):
     """Local field to susceptibility: configure a method by its fields, then call it."""
 

@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from qsmnet.cli.compose import available, compose, settings
 from qsmnet.errors import UsageError, WeightsError
+from qsmnet.inversion.automatic import Automatic
 from qsmnet.inversion.tkd import TKD
 
 TOY = """
@@ -72,6 +73,31 @@ def packaged(monkeypatch):
 
 def test_packaged_method():
     assert compose("inverter", "tkd") == TKD()
+
+
+def test_auto_has_a_strength_chosen():
+    method = compose("inverter", "tkd", ["threshold=auto", "padding=1.5"])
+    assert method == Automatic(TKD(padding=1.5), "threshold")
+    assert settings("inverter", "tkd", ["threshold=auto"])["threshold"] == "auto"
+
+
+def test_auto_in_a_config_of_ones_own(own):
+    put(own, "mine", "_target_: qsmnet.inversion.tkd.TKD\nthreshold: auto\n")
+    assert compose("inverter", "mine", (), own) == Automatic(TKD())
+    assert compose("inverter", "mine", ["threshold=0.2"], own) == TKD(0.2)
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "override"),
+    [
+        ("inverter", "tkd", "padding=auto"),
+        ("inverter", "tkd", "correct_underestimation=auto"),
+        ("background", "vsharp", "threshold=auto"),
+    ],
+)
+def test_auto_is_for_strengths(group, name, override):
+    with pytest.raises(UsageError, match="auto"):
+        compose(group, name, [override])
 
 
 def test_settings_are_typed():

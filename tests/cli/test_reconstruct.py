@@ -336,6 +336,22 @@ def test_a_failure_while_writing_leaves_nothing(
     assert not out.parent.exists()
 
 
+def test_automatic_strength_is_recorded(local: list[str], tmp_path: Path) -> None:
+    """What was chosen, what was tried, and the same map when it is given as a number."""
+    out = tmp_path / "out"
+    assert _run([*local, "--set", "threshold=auto"], out) == 0
+    record = json.loads((out / "chi.json").read_text())
+    (choice,) = record["chosen"]
+    assert record["methods"]["inverter"]["threshold"] == "auto"
+    assert choice["parameter"] == "threshold"
+    assert choice["value"] in [value for value, _ in choice["curve"]]
+    again = tmp_path / "again"
+    assert _run([*local, "--set", f"threshold={choice['value']}"], again) == 0
+    chi = [nib.load(each / "chi.nii.gz").get_fdata() for each in (out, again)]
+    np.testing.assert_array_equal(*chi)
+    assert json.loads((again / "chi.json").read_text())["chosen"] == []
+
+
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     """Weights of a small untrained network, with their card."""
