@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qsmnet.dipole import Dipole, Kernel, check_padding
-from qsmnet.inversion.closed_form import invert_in_kspace
+from qsmnet.inversion.closed_form import invert_in_kspace, point_spread_peak
 from qsmnet.inversion.inverter import Input
 from qsmnet.summary import Summary
 from qsmnet.volumes import LocalField, Susceptibility
@@ -70,8 +70,7 @@ class TKD:
         inverse = truncated_inverse(dipole.spectrum, self.threshold)
         if not self.correct_underestimation:
             return inverse
-        peak = _half_spectrum_mean(inverse * dipole.spectrum, dipole.padded_shape[2])
-        return inverse / peak
+        return inverse / point_spread_peak(dipole, inverse)
 
 
 def truncated_inverse(
@@ -82,13 +81,3 @@ def truncated_inverse(
     inverse = 1.0 / torch.where(spectrum.abs() > threshold, spectrum, sign * threshold)
     inverse[..., 0, 0, 0] = 0.0
     return inverse
-
-
-def _half_spectrum_mean(values: Tensor, size: int) -> Tensor:
-    # the half spectrum holds every plane but kz = 0 (and size / 2) once for two
-    weight = torch.full((values.shape[-1],), 2.0, dtype=values.dtype, device=values.device)
-    weight[0] = 1.0
-    if size % 2 == 0:
-        weight[-1] = 1.0
-    total = (values * weight).sum((-3, -2, -1))
-    return total / (values.shape[-3] * values.shape[-2] * size)
