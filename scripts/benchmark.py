@@ -29,7 +29,8 @@ from qsmnet.dipole import Dipole
 from qsmnet.geometry import Geometry
 from qsmnet.volumes import LocalField
 
-METHODS = ("tkd", "tikhonov", "tv", "kqsm", "unet")
+METHODS = ("tkd", "tsvd", "tikhonov", "gradient_tikhonov", "iterative_tikhonov")
+METHODS += ("incomplete_spectrum", "ndi", "rts", "tv", "kqsm", "unet")
 COLUMNS = ("method", "seconds", "FFT pairs", "FFT grid", "s / pair", "ratio", "CPU ratio")
 COLUMNS += ("base GB", "peak GB")
 _REPEATS = 3

@@ -1,4 +1,4 @@
-r"""Inversion of an incomplete spectrum: what is known of k-space, for an object of known support."""
+r"""Inversion of an incomplete spectrum: k-space in part, an object of known support."""
 
 import math
 from dataclasses import dataclass

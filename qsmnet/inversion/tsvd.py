@@ -16,7 +16,7 @@ from qsmnet.volumes import LocalField, Susceptibility
 
 @dataclass(frozen=True)
 class TSVD:
-    r"""Division in k-space, zero where the kernel is small (Wharton et al. 2010, 10.1002/mrm.22334).
+    r"""Truncated singular values (Wharton et al. 2010, 10.1002/mrm.22334).
 
     .. math:: \hat\chi(k) = \hat b(k) / D(k) \text{ where } |D| > t, \text{ else } 0
 

@@ -13,10 +13,23 @@ from qsmnet.inversion.inverter import Inverter
 from qsmnet.volumes import LocalField, Susceptibility
 from qsmnet.weights.store import released_names
 
-CLASSICAL = ("tikhonov", "tkd", "tv")
+CLASSICAL = (
+    "gradient_tikhonov",
+    "incomplete_spectrum",
+    "iterative_tikhonov",
+    "ndi",
+    "rts",
+    "tikhonov",
+    "tkd",
+    "tsvd",
+    "tv",
+)
 _RELEASED = tuple(released_names())
-# lambda of TV is in ppm mm and goes with the field
-_SCALED_WITH_FIELD: Mapping[str, Mapping[str, float]] = {"tv": {"regularisation": 2e-5}}
+# lambda of total variation is in ppm mm and goes with the field
+_SCALED_WITH_FIELD: Mapping[str, Mapping[str, float]] = {
+    "rts": {"regularisation": 0.002},
+    "tv": {"regularisation": 2e-5},
+}
 
 
 def inverter(name: str, **overrides: float) -> Inverter:

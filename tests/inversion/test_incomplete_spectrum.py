@@ -36,7 +36,9 @@ def test_first_order_condition(phantom: Callable) -> None:
     local = known_everywhere(case)
     noise = 0.005 * torch.randn(case.chi.shape, generator=torch.Generator().manual_seed(0))
     local = replace(local, field=local.field + noise)
-    chi = IncompleteSpectrum(0.2, "zero", padding=1.0, max_iterations=400, tolerance=1e-4)(local).chi
+    chi = IncompleteSpectrum(0.2, "zero", padding=1.0, max_iterations=400, tolerance=1e-4)(
+        local
+    ).chi
     dipole = Dipole(chi.shape, local.geometry, padding=1.0)
     above = dipole.spectrum.abs() > 0.2
     division = torch.where(above, 1 / dipole.spectrum, 0.0)
@@ -68,9 +70,7 @@ def test_threshold_has_no_unit(phantom: Callable) -> None:
     """As the kernel has none: neither the field's unit nor that of length moves the map."""
     local = phantom((22, 23, 24)).local
     reference = IncompleteSpectrum()(local).chi
-    geometry = replace(
-        local.geometry, voxel_size=tuple(2 * d for d in local.geometry.voxel_size)
-    )
+    geometry = replace(local.geometry, voxel_size=tuple(2 * d for d in local.geometry.voxel_size))
     chi = IncompleteSpectrum()(replace(local, field=1000 * local.field, geometry=geometry)).chi
     assert (chi / 1000 - reference).norm() < 1e-3 * reference.norm()
 

@@ -105,7 +105,8 @@ def test_weights_help_where_the_noise_varies(phantom: Callable) -> None:
     field = case.local.field + sd * torch.randn(sd.shape, generator=generator) * case.local.mask
     known = replace(case.local, field=field, noise=sd)
     errors = [
-        case.error(IterativeTikhonov(0.01)(each).chi) for each in (known, replace(known, noise=None))
+        case.error(IterativeTikhonov(0.01)(each).chi)
+        for each in (known, replace(known, noise=None))
     ]
     assert errors[0] < 0.9 * errors[1]
 
@@ -115,7 +116,8 @@ def test_lambda_follows_the_voxel_as_stated(penalty: str, phantom: Callable) -> 
     """No unit, or mm^2: on voxels twice as large the same, or four times as much."""
     local = phantom((24, 25, 26), noise=0.001).local
     coarser = replace(
-        local, geometry=Geometry(tuple(2 * d for d in local.geometry.voxel_size), (0.15, -0.2, 0.95))
+        local,
+        geometry=Geometry(tuple(2 * d for d in local.geometry.voxel_size), (0.15, -0.2, 0.95)),
     )
     factor = 4.0 if penalty == "gradient" else 1.0
     reference = IterativeTikhonov(0.01, penalty, **CONVERGED)(local).chi
@@ -151,9 +153,7 @@ def test_free_support_ignores_fields_of_outside_sources(phantom: Callable) -> No
     source[17:19, 17:19, 1:3] = 8.0
     dipole = Dipole(source.shape, case.local.geometry, padding=2.0)
     spoiled = replace(case.local, field=case.local.field + dipole.forward(source) * case.local.mask)
-    errors = {
-        s: case.error(IterativeTikhonov(support=s)(spoiled).chi) for s in ("mask", "free")
-    }
+    errors = {s: case.error(IterativeTikhonov(support=s)(spoiled).chi) for s in ("mask", "free")}
     assert errors["free"] < errors["mask"]
 
 

@@ -38,16 +38,17 @@ def test_is_a_minimum(phantom: Callable) -> None:
 
 
 def test_turns_are_no_error(phantom: Callable) -> None:
-    """One voxel in fifty a turn off: nothing to the phase, much to a linear misfit."""
+    """One voxel in 500 a turn off: nothing to the phase, much to a linear misfit."""
     case = phantom(noise=0.001)
-    off = torch.rand(case.chi.shape, generator=torch.Generator().manual_seed(1)) < 0.02
+    off = torch.rand(case.chi.shape, generator=torch.Generator().manual_seed(1)) < 0.002
     field = case.local.field + off * case.local.mask * 2 * math.pi / RADIANS
     wrong = replace(case.local, field=field)
     errors = [
         case.error(NDI(max_iterations=40)(replace(wrong, radians_per_ppm=turn)).chi)
         for turn in (RADIANS, None)
     ]
-    assert errors[0] < 0.7 * errors[1]
+    assert errors[0] < 1.1 * case.error(NDI()(case.local).chi)
+    assert errors[0] < 0.5 * errors[1]
 
 
 def test_small_phases_are_linear(phantom: Callable) -> None:

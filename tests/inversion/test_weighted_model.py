@@ -20,9 +20,7 @@ def model_of(case, support: str = "mask") -> WeightedModel:
 def test_normal_is_symmetric_and_not_negative(support: str, phantom: Callable) -> None:
     model = model_of(phantom((20, 21, 22), (0.9, 1.0, 1.4)), support)
     generator = torch.Generator().manual_seed(0)
-    x, y = (
-        torch.randn(model.data.shape, generator=generator) * model.support for _ in range(2)
-    )
+    x, y = (torch.randn(model.data.shape, generator=generator) * model.support for _ in range(2))
     one, other = float((model.normal(x) * y).sum()), float((x * model.normal(y)).sum())
     power = float((model.normal(x) * x).sum())
     assert one == pytest.approx(other, abs=1e-4 * power)
