@@ -11,7 +11,7 @@ import yaml
 from qsmnet.cli.compose import available, compose, settings
 from qsmnet.errors import UsageError
 from qsmnet.evaluate.stage_run import run_stages
-from qsmnet.evaluate.stage_study import ALONE, Group, StageStudy, Task, Toolbox, Wanted
+from qsmnet.evaluate.stage_study import ALONE, KEY, Group, StageStudy, Task, Toolbox, Wanted
 from qsmnet.evaluate.stage_summary import summarise_stages
 from qsmnet.inversion.tkd import TKD
 from qsmnet.simulate.head.protocol import Protocol
@@ -174,13 +174,17 @@ def test_test_heads_are_seen_after_the_choice(study):
 
 def test_every_table_is_written(study):
     run_stages(study, Wanted(heads=[1], grids=False))
+    old = ("inverter", "procedural-1", "plain", "tkd", "cheese=1")
+    study.results.append(dict(zip(KEY, old, strict=True)) | {"nrmse": 1.0})
     summarise_stages(study, "choose")
     table = (study.folder / "table.md").read_text()
     for title in ("Unwrapping", "Background removal", "Inversion", "Whole pipelines"):
         assert f"## {title}" in table
     assert ALONE in table
-    # nothing of a grid was tried
+    assert "| tkd | other |" in table
+    # nothing of a grid was tried, and what is no longer asked for is not shown
     assert "best of" not in table
+    assert "cheese" not in table
 
 
 @pytest.mark.parametrize(
