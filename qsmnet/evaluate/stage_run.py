@@ -8,11 +8,11 @@ from typing import Any
 from qsmnet.errors import UsageError
 from qsmnet.evaluate.cost import Measured, measure
 from qsmnet.evaluate.heads import Scene
-from qsmnet.evaluate.stage_study import ALONE, KEY, TABLES, StageStudy, Task, Wanted
+from qsmnet.evaluate.stage_study import ALONE, KEY, TABLES, TRUTH, StageStudy, Task, Wanted, named
 from qsmnet.evaluate.stages import (
     Scores,
-    mapping_by,
-    mapping_echoes_alone,
+    map_echoes_alone,
+    map_field,
     score_chi,
     score_local,
     score_mapping,
@@ -79,10 +79,13 @@ def _run_task(study: StageStudy, task: Task, scene: Scene) -> tuple[Measured[Any
 
 
 def _unwrap(study: StageStudy, task: Task, scene: Scene) -> Callable[[], Any]:
-    method = study.toolbox.build("unwrap", task.method, task.overrides)
-    mapping = mapping_echoes_alone(method) if task.parameter == ALONE else mapping_by(method)
-    scan = scene.head.as_scan()
-    return lambda: mapping(scan, scene.head.mask)
+    stages = study.groups[task.table].mappings.get(task.method, {"unwrap": task.method})
+    built = {group: study.toolbox.build(group, *named(each)) for group, each in stages.items()}
+    if task.overrides:
+        built["unwrap"] = study.toolbox.build("unwrap", task.method, task.overrides)
+    scan, mask = scene.head.as_scan(), scene.head.mask
+    run = map_echoes_alone if task.parameter == ALONE else map_field
+    return lambda: run(scan, mask, **built)
 
 
 def _background(study: StageStudy, task: Task, scene: Scene) -> Callable[[], Any]:
@@ -102,13 +105,13 @@ def _invert(study: StageStudy, task: Task, scene: Scene) -> Callable[[], Any]:
 def _reconstruct(study: StageStudy, task: Task, scene: Scene) -> Callable[[], Any]:
     stages = study.pipelines[task.method]
     run = study.toolbox.pipeline(stages)
-    mask = scene.head.mask if stages.get("mask", "truth") == "truth" else None
+    mask = scene.head.mask if stages["mask"] == TRUTH else None
     scan = scene.head.as_scan()
     return lambda: run(scan, mask)
 
 
 _CALLS: dict[str, tuple[Callable[..., Callable[[], Any]], Callable[..., Scores]]] = {
-    "unwrap": (_unwrap, lambda scene, value, _: score_mapping(scene, *value)),
+    "unwrap": (_unwrap, lambda scene, value, _: score_mapping(scene, value)),
     "background": (_background, lambda scene, value, _: score_local(scene, value)),
     "inverter": (
         _invert,

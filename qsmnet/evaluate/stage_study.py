@@ -14,6 +14,8 @@ from qsmnet.simulate.head.protocol import Protocol
 TABLES = ("unwrap", "background", "inverter", "pipeline")
 DEFAULT = "default"
 ALONE = "echoes alone, unweighted"
+#: In place of a mask's name: the simulated brain.
+TRUTH = "truth"
 
 #: What tells rows apart.
 KEY = ("table", "head", "condition", "method", "parameter")
@@ -60,6 +62,8 @@ class Group:
         By method, overrides that every value of its grid comes with.
     alone
         Unwrappings that are also tried on each echo alone.
+    mappings
+        By name, ``unwrap`` together with ``offset``, ``fit``: see `named`.
     """
 
     skip: Sequence[str] = ()
@@ -67,6 +71,7 @@ class Group:
     grids: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
     fixed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     alone: Sequence[str] = ()
+    mappings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if any(len(values) > 7 for grid in self.grids.values() for values in grid.values()):
@@ -81,10 +86,24 @@ class Group:
         fixed = list(self.fixed.get(method, ()))
         return found | {each: [*fixed, each] for each in self.grid(method)}
 
+    def tasks(self, table: str, method: str) -> "Iterator[Task]":
+        """Rows of a method."""
+        grid = set(self.grid(method))
+        for parameter, overrides in self.parameters(method).items():
+            yield Task(table, method, parameter, overrides, parameter not in grid)
+        if method in self.alone:
+            yield Task(table, method, ALONE)
+
     def grid(self, method: str) -> list[str]:
         """Values of the method's grid as overrides."""
         grid = self.grids.get(method, {})
         return [f"{name}={value}" for name, values in grid.items() for value in values]
+
+
+def named(stage: str | Sequence[str]) -> tuple[str, list[str]]:
+    """Name and overrides of a stage, which is a name or a list of it and overrides."""
+    name, *overrides = [stage] if isinstance(stage, str) else stage
+    return name, overrides
 
 
 @dataclass(frozen=True)
@@ -195,15 +214,22 @@ class StageStudy:
     def _all_tasks(self) -> Iterator[Task]:
         for table, group in self.groups.items():
             for method in self.toolbox.available(table):
-                if method in group.skip:
-                    continue
-                grid = set(group.grid(method))
-                for parameter, overrides in group.parameters(method).items():
-                    yield Task(table, method, parameter, overrides, parameter not in grid)
-                if method in group.alone:
-                    yield Task(table, method, ALONE)
-        for name in self.pipelines:
-            yield Task("pipeline", name, DEFAULT)
+                if method not in group.skip:
+                    yield from group.tasks(table, method)
+        for table, combined in {
+            "unwrap": self.groups["unwrap"].mappings,
+            "pipeline": self.pipelines,
+        }.items():
+            yield from (
+                Task(table, name, DEFAULT) for name in combined if self._has(combined[name])
+            )
+
+    def _has(self, stages: Mapping[str, Any]) -> bool:
+        """Whether every method of a combination is there."""
+        return all(
+            named(stage)[0] in (*self.toolbox.available(group), TRUTH)
+            for group, stage in stages.items()
+        )
 
 
 @dataclass(frozen=True)

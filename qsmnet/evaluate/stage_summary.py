@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from qsmnet.evaluate.stage_study import DEFAULT, TABLES, Group, StageStudy
+from qsmnet.evaluate.stage_study import ALONE, DEFAULT, TABLES, Group, StageStudy
 from qsmnet.evaluate.table import csv_text, markdown
 from qsmnet.io.files import write_text
 
@@ -112,8 +112,11 @@ def _shown(
     shown: dict[tuple[str, str], dict[str, Row]] = {}
     for method in sorted({method for method, _ in found}):
         grid = group.grid(method)
+        # what an earlier config has tried stays in the rows, not in the table
         shown |= {
-            key: rows for key, rows in found.items() if key[0] == method and key[1] not in grid
+            (method, parameter): found[method, parameter]
+            for parameter in (DEFAULT, *group.variants, ALONE)
+            if (method, parameter) in found
         }
         value = chosen.get((table, condition, method), {}).get("parameter", "")
         if (method, value) in found:

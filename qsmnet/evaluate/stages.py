@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,56 +13,71 @@ from qsmnet.evaluate.compare import referenced
 from qsmnet.evaluate.heads import Scene
 from qsmnet.evaluate.metrics import correlation, nrmse, score, xsim
 from qsmnet.phase.echoes import align_echoes, fit_field, unwrap_echoes
+from qsmnet.phase.scale import wrap
 from qsmnet.phase.unwrap import Unwrap
 from qsmnet.simulate.head.scan import HeadScan
 from qsmnet.volumes import LocalField, Scan, Susceptibility, TotalField
 
 Scores = dict[str, float]
-#: Wrapped echoes and mask to unwrapped echoes and field.
-FieldMapping = Callable[[Scan, Tensor], tuple[Tensor, TotalField]]
+#: Scan, unwrapped echoes and mask to a field.
+Fit = Callable[[Scan, Tensor, Tensor], TotalField]
 
 _TURN = 2 * math.pi
 
 
-def mapping_by(unwrap: Unwrap) -> FieldMapping:
-    """Return the field mapping of `qsmnet.pipeline` with this unwrapping."""
+@dataclass(frozen=True)
+class Mapped:
+    """A field, and what it was fitted to: the scan, perhaps without its phase offset."""
 
-    def run(scan: Scan, mask: Tensor) -> tuple[Tensor, TotalField]:
-        unwrapped = unwrap_echoes(scan, mask, unwrap)
-        return unwrapped, fit_field(scan, unwrapped, mask)
-
-    return run
+    scan: Scan
+    unwrapped: Float[Tensor, "echo x y z"]
+    total: TotalField
 
 
-def mapping_echoes_alone(unwrap: Unwrap) -> FieldMapping:
-    """Return the common baseline: each echo unwrapped alone, and an unweighted line through all.
+def map_field(
+    scan: Scan,
+    mask: Bool[Tensor, "x y z"],
+    unwrap: Unwrap,
+    offset: Callable[[Scan, Tensor], Scan] | None = None,
+    fit: Fit = fit_field,
+) -> Mapped:
+    """From wrapped phase to a field, as `qsmnet.pipeline` does; ``offset`` takes phi0 out."""
+    scan = scan if offset is None else offset(scan, mask)
+    unwrapped = unwrap_echoes(scan, mask, unwrap)
+    return Mapped(scan, unwrapped, fit(scan, unwrapped, mask))
+
+
+def map_echoes_alone(scan: Scan, mask: Bool[Tensor, "x y z"], unwrap: Unwrap) -> Mapped:
+    """Map by the common baseline: each echo unwrapped alone, an unweighted line through all.
 
     Whole echoes are aligned by their medians, without which the line would be of no use.
     """
+    parts = zip(scan.wrapped_phase, scan.magnitude, scan.echo_times, strict=True)
+    singles = [
+        replace(scan, wrapped_phase=phase[None], magnitude=magnitude[None], echo_times=(time,))
+        for phase, magnitude, time in parts
+    ]
+    alone = torch.cat([unwrap_echoes(each, mask, unwrap) for each in singles])
+    unwrapped = align_echoes(alone, scan.echo_times, mask, voxelwise=False)
+    flat = replace(scan, magnitude=torch.ones_like(scan.magnitude))
+    return Mapped(scan, unwrapped, fit_field(flat, unwrapped, mask))
 
-    def run(scan: Scan, mask: Tensor) -> tuple[Tensor, TotalField]:
-        alone = unwrap(scan.wrapped_phase, mask, scan.geometry)
-        unwrapped = align_echoes(alone, scan.echo_times, mask, voxelwise=False)
-        flat = torch.ones_like(scan.magnitude)
-        same = Scan(scan.wrapped_phase, flat, scan.echo_times, scan.b0, scan.geometry)
-        return unwrapped, fit_field(same, unwrapped, mask)
 
-    return run
-
-
-def score_mapping(scene: Scene, unwrapped: Tensor, total: TotalField) -> Scores:
+def score_mapping(scene: Scene, mapped: Mapped) -> Scores:
     """Share of voxels a multiple of 2 pi off, and the field's error, in the brain and near air."""
     head = scene.head
-    wrong = wrong_turns(unwrapped, head)
-    error = total.field - head.total_field
+    removed: Tensor | float = 0.0
+    if mapped.scan.wrapped_phase is not head.phase:
+        # up to turns, which the true offset tells
+        change = head.phase - mapped.scan.wrapped_phase
+        removed = head.phase_offset + wrap(change - head.phase_offset)
+    wrong = wrong_turns(mapped.unwrapped + removed, head)
+    error = mapped.total.field - head.total_field
     # a constant field says nothing; the median does not follow voxels that are off
     error = error - error[head.mask].median()
-    places = {"": head.mask, "_near_air": scene.beside_air}
-    scores = {
-        f"wrong{name}": 100 * float(wrong[:, where].float().mean())
-        for name, where in places.items()
-    }
-    for name, where in places.items():
+    scores = {}
+    for name, where in {"": head.mask, "_near_air": scene.beside_air}.items():
+        scores[f"wrong{name}"] = 100 * float(wrong[:, where].float().mean())
         scores[f"nrmse{name}"] = _relative(error[where], head.total_field[where])
     return scores
 

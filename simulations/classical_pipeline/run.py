@@ -10,7 +10,7 @@ import yaml
 
 from qsmnet.cli.compose import available, compose
 from qsmnet.evaluate.stage_run import run_stages
-from qsmnet.evaluate.stage_study import StageStudy, Toolbox, Wanted
+from qsmnet.evaluate.stage_study import TRUTH, StageStudy, Toolbox, Wanted, named
 from qsmnet.evaluate.stage_summary import summarise_stages
 from qsmnet.pipeline import Pipeline
 from qsmnet.volumes import Susceptibility
@@ -20,9 +20,8 @@ HERE = Path(__file__).parent
 
 def pipeline(stages: Mapping[str, Any]) -> Callable[..., Susceptibility]:
     """Scan to chi, from stages by config group: a name, or a list of it and overrides."""
-    named = {group: [each] if isinstance(each, str) else each for group, each in stages.items()}
-    named["mask"] = ["whole"] if named["mask"] == ["truth"] else named["mask"]
-    made = Pipeline(**{group: compose(group, each[0], each[1:]) for group, each in named.items()})
+    stages = {**stages, "mask": "whole"} if stages["mask"] == TRUTH else stages
+    made = Pipeline(**{group: compose(group, *named(stage)) for group, stage in stages.items()})
     return lambda scan, mask: made.reconstruct(scan, mask).susceptibility
 
 

@@ -10,13 +10,15 @@ from qsmnet.cli.compose import compose
 from qsmnet.errors import UsageError
 from qsmnet.evaluate.heads import Condition, Heads, Scene, load_head
 from qsmnet.evaluate.stages import (
-    mapping_by,
-    mapping_echoes_alone,
+    Mapped,
+    map_echoes_alone,
+    map_field,
     score_chi,
     score_local,
     score_mapping,
     wrong_turns,
 )
+from qsmnet.phase.scale import wrap
 from qsmnet.phase.unwrap_best_path import BestPathUnwrap
 from qsmnet.simulate.head.protocol import Protocol
 from qsmnet.simulate.head.simulator import HeadSimulator
@@ -81,13 +83,44 @@ def test_a_folder_with_fewer_maps(heads, tmp_path):
         replace(heads, labels=tmp_path).get(3, "choose", PLAIN)
 
 
+def head_scan(scene):
+    return scene.head.as_scan()
+
+
+def test_removed_offset_is_no_turn(scene):
+    head = scene.head
+    scan = head_scan(scene)
+    # a smoothed offset is not the true one
+    removed = head.phase_offset + 0.5
+    without = replace(scan, wrapped_phase=wrap(scan.wrapped_phase - removed))
+    total = TotalField(head.total_field, head.mask, head.geometry)
+    mapped = Mapped(without, head.unwrapped_phase - removed, total)
+    assert score_mapping(scene, mapped)["wrong"] == 0
+    off = Mapped(without, head.unwrapped_phase - removed + 2 * math.pi * (head.chi > 0), total)
+    assert score_mapping(scene, off)["wrong"] > 10
+
+
+def test_offset_and_fit_are_stages(scene):
+    def offset(scan, mask):
+        assert torch.equal(mask, scene.head.mask)
+        return replace(scan, wrapped_phase=scan.wrapped_phase + 0.0)
+
+    def fit(scan, unwrapped, mask):
+        return TotalField(scan.wrapped_phase[0], mask, scan.geometry)
+
+    scan = head_scan(scene)
+    mapped = map_field(scan, scene.head.mask, BestPathUnwrap(), offset, fit)
+    assert mapped.scan is not scan
+    assert torch.equal(mapped.total.field, scan.wrapped_phase[0])
+
+
 def test_truth_maps_without_error(scene):
     head = scene.head
     total = TotalField(head.total_field + 0.3, head.mask, head.geometry)
     shifted = (
         head.unwrapped_phase + 2 * math.pi * torch.tensor([0.0, -1.0, 3.0])[:, None, None, None]
     )
-    scores = score_mapping(scene, shifted, total)
+    scores = score_mapping(scene, Mapped(head_scan(scene), shifted, total))
     assert scores["wrong"] == scores["wrong_near_air"] == 0
     assert scores["nrmse"] < 1e-3
     assert scores["nrmse_near_air"] < 1e-3
@@ -101,14 +134,16 @@ def test_turns_are_counted(scene):
     assert torch.equal(wrong_turns(off, scene.head)[1], where)
     total = TotalField(scene.head.total_field, scene.head.mask, scene.head.geometry)
     share = 100 * float(where.sum() / scene.head.mask.sum()) / len(TINY.echo_times)
-    assert score_mapping(scene, off, total)["wrong"] == pytest.approx(share, rel=1e-4)
+    assert score_mapping(scene, Mapped(head_scan(scene), off, total))["wrong"] == pytest.approx(
+        share, rel=1e-4
+    )
 
 
 def test_field_error_is_relative_to_the_field(scene):
     head = scene.head
     middle = head.total_field[head.mask].mean()
     half = TotalField(middle + 0.5 * (head.total_field - middle), head.mask, head.geometry)
-    scores = score_mapping(scene, head.unwrapped_phase, half)
+    scores = score_mapping(scene, Mapped(head_scan(scene), head.unwrapped_phase, half))
     assert scores["nrmse"] == pytest.approx(50, abs=2)
 
 
@@ -120,8 +155,8 @@ def test_brain_beside_air_is_a_part_of_the_brain(scene):
 def test_weighted_line_beats_echoes_alone(scene):
     scan, mask = scene.head.as_scan(), scene.head.mask
     errors = [
-        score_mapping(scene, *mapping(BestPathUnwrap())(scan, mask))["nrmse"]
-        for mapping in (mapping_by, mapping_echoes_alone)
+        score_mapping(scene, mapping(scan, mask, BestPathUnwrap()))["nrmse"]
+        for mapping in (map_field, map_echoes_alone)
     ]
     assert errors[0] < errors[1]
 
