@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qsmnet.dipole import Shape
 from qsmnet.geometry import Geometry
+from qsmnet.volumes import TotalField
 
 _AXES = (-3, -2, -1)
 
@@ -47,16 +48,20 @@ class Crop:
         """Move a volume of the scan's grid to the FFT grid, in float32."""
         return self.pad(volume[self.box])
 
-    def pad(self, part: Float[Tensor, "bx by bz"]) -> Float[Tensor, "px py pz"]:
+    def take_inside(self, total: TotalField) -> Float[Tensor, "px py pz"]:
+        """Move a field to the FFT grid, zero outside its mask, whatever is there."""
+        return self.pad(torch.where(total.mask[self.box], total.field[self.box], 0.0))
+
+    def pad(
+        self, part: Float[Tensor, "bx by bz"] | Bool[Tensor, "bx by bz"]
+    ) -> Float[Tensor, "px py pz"]:
         """Move a volume of the box to the FFT grid, in float32."""
         result = torch.zeros(self.shape, dtype=torch.float32, device=part.device)
         x, y, z = part.shape
         result[:x, :y, :z] = part
         return result
 
-    def put(
-        self, volume: Float[Tensor, "px py pz"], like: Tensor
-    ) -> Float[Tensor, "x y z"]:
+    def put(self, volume: Float[Tensor, "px py pz"], like: Tensor) -> Float[Tensor, "x y z"]:
         """Move a volume back to the scan's grid, zero beyond the box."""
         result = torch.zeros(like.shape, dtype=volume.dtype, device=volume.device)
         x, y, z = (part.stop - part.start for part in self.box)

@@ -29,7 +29,7 @@ def depth_in_mask(
 
 
 def _steps_inside(mask: Tensor, axis: int, reach: int) -> Tensor:
-    """Steps along ``axis`` to the nearest voxel outside, at most ``reach``."""
+    """Count steps along ``axis`` to the nearest voxel outside, at most ``reach``."""
     size = mask.shape[axis]
     inside = mask.clone()
     steps = inside.to(torch.int16)

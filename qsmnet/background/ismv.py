@@ -42,7 +42,7 @@ class Ismv:
     """
 
     radius: float = 6.0
-    tolerance: float = 1e-2
+    tolerance: float = 0.01
     max_iterations: int = 200
 
     summary: ClassVar[Summary] = Summary(
@@ -78,6 +78,6 @@ class Ismv:
         def operator(volume: Tensor) -> Tensor:
             return crop.filter(volume, highpass).mul_(known)
 
-        wanted = operator(crop.take(total.field) * (depth > 0))
+        wanted = operator(crop.take_inside(total))
         local = conjugate_gradient(operator, wanted, self.tolerance, self.max_iterations)
         return local_field_on(crop.put(known, total.mask) > 0, crop.put(local, total.mask), total)

@@ -47,7 +47,7 @@ class Lbv:
     """
 
     peel: float = 2.0
-    tolerance: float = 1e-3
+    tolerance: float = 0.01
     max_iterations: int = 100
 
     summary: ClassVar[Summary] = Summary(
@@ -82,7 +82,7 @@ class Lbv:
                 f"nothing is left inside after {self.peel:g} mm",
                 "use a larger mask or --set-background peel=0",
             )
-        local = self._solve(crop.take(total.field) * kept, inside.float(), crop, edges)
+        local = self._solve(crop.take_inside(total) * kept, inside.float(), crop, edges)
         known = crop.put(inside.float(), total.mask) > 0
         return local_field_on(known, crop.put(local, total.mask), total)
 

@@ -23,7 +23,7 @@ class BackgroundRemoval(Protocol):
 def local_field_on(
     known: Bool[Tensor, "x y z"], field: Float[Tensor, "x y z"], total: TotalField
 ) -> LocalField:
-    """What every method returns: ``field`` on ``known``, zero elsewhere, the rest from ``total``.
+    """Return what every method does: ``field`` on ``known``, zero elsewhere, the rest as given.
 
     The noise is that of the total field: what a method takes away is smooth, a mean over many
     voxels, and adds or removes little of it. Every method took harmonic fields away, the brain's

@@ -32,8 +32,8 @@ class VSharp:
     with E the mask eroded by the smallest radius. Differs from most codes: spheres are in mm on any
     voxel shape, and their weights are corrected so that second moments are isotropic - a voxelised
     sphere of anisotropic voxels does not have the mean value property, and the deconvolution
-    amplifies what is left. It works on the box of the mask, zero-padded by the largest radius; beyond
-    the scan's grid counts as outside. Spectra of spheres cost no FFT.
+    amplifies what is left. It works on the box of the mask, zero-padded by the largest radius;
+    beyond the scan's grid counts as outside. Spectra of spheres cost no FFT.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class VSharp:
         fitting = [radius for radius in radii if radius < deepest]
         if not fitting:
             raise no_sphere_fits(self.radii, total.geometry)
-        field = crop.take(total.field) * (depth > 0)
+        field = crop.take_inside(total)
         highpass = field_minus_means(field, fitting, depth, crop, total.geometry)
         local = deconvolved(highpass, fitting[0], self.threshold, crop, total.geometry)
         known = crop.put(depth, total.mask) > fitting[-1]
