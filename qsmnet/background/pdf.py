@@ -2,7 +2,7 @@ r"""Background removal by dipoles outside the mask."""
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -72,7 +72,7 @@ class Pdf:
     regularisation: float = 0.03
     reach: float = 3.0
     gap: float = 30.0
-    shim_order: Literal[0, 1, 2] = 2
+    shim_order: int = 2
     erosion: float = 0.0
     tolerance: float = 0.003
     max_iterations: int = 50

@@ -51,7 +51,7 @@ class Resharp:
         If a parameter is out of range.
     """
 
-    radius: float = 6.0
+    radius: float = 4.0
     regularisation: float = 1e-4
     tolerance: float = 0.03
     max_iterations: int = 100

@@ -54,9 +54,7 @@ def scene() -> Callable[..., Scene]:
 
 def _grid(voxel_size: Triple) -> tuple[Tensor, ...]:
     shape = [2 * int(20 / edge) + extra for edge, extra in zip(voxel_size, (0, 1, 2), strict=True)]
-    axes = [
-        (torch.arange(n).double() - n // 2) * d for n, d in zip(shape, voxel_size, strict=True)
-    ]
+    axes = [(torch.arange(n).double() - n // 2) * d for n, d in zip(shape, voxel_size, strict=True)]
     return torch.meshgrid(*axes, indexing="ij")
 
 

@@ -13,10 +13,10 @@ from qsmnet.volumes import TotalField
 METHODS = available("background")
 VOXELS = [(1.0, 1.0, 1.0), (0.9, 1.2, 1.6)]
 #: Share of a background that may be left, and of a local field that may be lost: root mean squares
-#: 8 mm and more inside the mask. What is left of LBV's is its stencil's error, 6 neighbours of
-#: unequal distance; sampled dipoles are no exact model of fields in closed form.
-LEFT = dict.fromkeys(METHODS, 1e-3) | {"lbv": 2e-3, "pdf": 2e-3}
-LOST = dict.fromkeys(METHODS, 0.3)
+#: 8 mm and more inside the mask. What LBV leaves is the error of its stencil, six neighbours at
+#: unequal distances.
+LEFT = dict.fromkeys(METHODS, 1e-3) | {"lbv": 2e-3}
+LOST = dict.fromkeys(METHODS, 0.12)
 
 
 def converged(name):
