@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from qsmnet.background.vsharp import VSharp, depth_in_mask, sphere_kernel
+from qsmnet.background.depth import depth_in_mask
+from qsmnet.background.spheres import sphere_kernel
+from qsmnet.background.vsharp import VSharp
 from qsmnet.errors import InconsistentError
 from qsmnet.geometry import Geometry, Triple
 from qsmnet.volumes import LocalField, TotalField
