@@ -1,7 +1,7 @@
 """Scan -> total field -> local field -> susceptibility."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -14,7 +14,11 @@ from qsmnet.errors import InconsistentError, NumericalError, UsageError
 from qsmnet.inversion.inverter import Input
 from qsmnet.mask.finite import finite_in_mask
 from qsmnet.mask.mask import Mask
-from qsmnet.phase.echoes import combined_magnitude, fit_field, unwrap_echoes
+from qsmnet.phase.echoes import combined_magnitude, unwrap_echoes
+from qsmnet.phase.fit import Fit
+from qsmnet.phase.fit_line import LineFit
+from qsmnet.phase.offset import OffsetRemoval
+from qsmnet.phase.offset_mcpc3ds import Mcpc3ds
 from qsmnet.phase.unwrap import Unwrap
 from qsmnet.volumes import LocalField, Scan, Susceptibility, TotalField
 
@@ -24,7 +28,7 @@ Reference = Literal["mean", "none"]
 
 _INEXACT = (
     "the unwrapping is not exact: part of the field is lost near vessels, air and noise; "
-    "prefer best_path for quantitative work"
+    "prefer romeo for quantitative work"
 )
 _OFFSET_STAYS = "one echo: the phase offset of coils and pulses is part of the field"
 
@@ -55,7 +59,8 @@ class Reconstruction:
     flags
         Warnings in words, of every stage.
     local_field, total_field, unwrapped
-        Intermediates in ppm, ppm and rad; None for stages that did not run.
+        Intermediates in ppm, ppm and rad (without the phase offset where it was removed); None for
+        stages that did not run.
     """
 
     susceptibility: Susceptibility
@@ -77,6 +82,8 @@ class Pipeline:
         The methods.
     reference
         ``mean`` makes the mean over the mask zero; ``none`` leaves the map as the method made it.
+    offset, fit
+        More methods: what removes the phase at TE = 0, and what makes one field of the echoes.
 
     Raises
     ------
@@ -89,6 +96,8 @@ class Pipeline:
     background: BackgroundRemoval
     inverter: AnyInverter
     reference: Reference = "mean"
+    offset: OffsetRemoval = field(default_factory=Mcpc3ds)
+    fit: Fit = field(default_factory=LineFit)
 
     def __post_init__(self) -> None:
         if self.inverter.takes == "local_fields":
@@ -144,10 +153,12 @@ class Pipeline:
             wrapped_phase=finite_in_mask(scan.wrapped_phase, inside, "phase"),
             magnitude=finite_in_mask(scan.magnitude, inside, "magnitude"),
         )
+        log.info("removing the phase offset")
+        scan = self.offset(scan, inside)
         log.info("unwrapping %d echoes", len(scan.echo_times))
         unwrapped = unwrap_echoes(scan, inside, self.unwrap)
         log.info("fitting the field")
-        total = fit_field(scan, unwrapped, inside)
+        total = self.fit(scan, unwrapped, inside)
         how = "residuals of the echo fit" if len(scan.echo_times) > 2 else "high-pass of the images"
         flags: tuple[str, ...] = () if self.unwrap.exact else (_INEXACT,)
         flags += (_OFFSET_STAYS,) if len(scan.echo_times) == 1 else ()
@@ -169,9 +180,9 @@ class Pipeline:
                 "--local-field", "a single-step method needs the total field", "give --total-field"
             )
         known = local.support > 0
-        field = finite_in_mask(local.field, known, "local field")
+        finite = finite_in_mask(local.field, known, "local field")
         # what lies outside the support is unknown: a number there must not reach a method
-        local = replace(local, field=torch.where(known, field, 0.0))
+        local = replace(local, field=torch.where(known, finite, 0.0))
         if local.noise is None:
             local = replace(local, noise=estimate_noise(local.field, known))
             noise_source = "estimated: median of the high-passed local field, one number"
