@@ -75,8 +75,8 @@ class CoilCombination:
         As `Mcpc3ds`.
     """
 
-    width: float = 5.0
-    passes: int = 3
+    width: float = 10.0
+    passes: int = 20
 
     def __post_init__(self) -> None:
         Mcpc3ds(self.width, self.passes)

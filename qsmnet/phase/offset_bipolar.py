@@ -51,8 +51,8 @@ class BipolarOffset:
         As `Mcpc3ds`.
     """
 
-    width: float = 5.0
-    passes: int = 3
+    width: float = 10.0
+    passes: int = 20
 
     summary: ClassVar[Summary] = Summary(
         cost="no FFT; two spanning trees",

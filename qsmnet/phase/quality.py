@@ -51,7 +51,7 @@ def quality_map(
 
 def edge_weights(
     scan: Scan, axis: int, mask: Bool[Tensor, "x y z"] | None = None, echo: int = 0
-) -> Float[Tensor, "x y z"]:
+) -> Float[Tensor, "i j k"]:
     """Weight in [0, 1] of the edges along an axis, one less than voxels; 0 out of the mask."""
     step = wrap(scan.wrapped_phase[echo].diff(dim=axis))
     weight = _scaled(1 - step.abs() / math.pi)

@@ -26,12 +26,13 @@ def smooth_phase(
 ) -> Float[Tensor, "x y z"]:
     r"""Phase in rad, up to multiples of 2 pi, that is smooth over ``width`` mm.
 
-    .. math:: s_{n+1} = s_n + \angle\, G * \left(w_n e^{i(\phi - s_n)}\right)
+    .. math:: s_{n+1} = s_n + \angle\, G * \left(w e^{i(\phi - s_n)}\right), \qquad s_0 = 0
 
     with a Gaussian G: a weighted mean of the *complex* exponential, so that wraps do no harm. One
-    pass flattens a slope where the weights end, since the mean is taken over one side only; each
-    further pass smooths what the one before left over (Tukey's twicing, 1977) and leaves out voxels
-    that are more than 1 rad away.
+    pass flattens every slope where the weights end, since the mean is taken over one side only;
+    each further pass smooths what the one before left over (Tukey's twicing, 1977), so that slopes
+    and curvature are followed to the rim. After the first pass voxels that are more than 1 rad
+    away are left out. All is done on voxels about as coarse as the width allows.
 
     Parameters
     ----------
@@ -40,34 +41,60 @@ def smooth_phase(
     width
         Standard deviation of G in mm.
     """
-    smooth = torch.zeros_like(phase)
-    for number in range(passes):
-        left = phase - smooth
-        trusted = weight if number == 0 else weight * (left.cos() > math.cos(_OUTLIER))
-        pair = torch.stack([trusted * left.cos(), trusted * left.sin()])
-        real, imaginary = _gaussian(pair, width, geometry)
-        smooth = smooth + torch.atan2(imaginary, real)
-    return smooth
+    factors = [max(1, int(width / (_SAMPLES * edge))) for edge in geometry.voxel_size]
+    sigmas = [
+        width / (edge * factor) for edge, factor in zip(geometry.voxel_size, factors, strict=True)
+    ]
+    shape = phase.shape
+    pooled = _pool(_pair(weight, phase), factors)
+    real, imaginary = _enlarge(_blur(pooled, sigmas), factors, shape)
+    smooth = torch.atan2(imaginary, real)
+    left = phase - smooth
+    trusted = weight * (left.cos() > math.cos(_OUTLIER))
+    pooled = _pool(_pair(trusted, left), factors)
+    more = torch.zeros_like(pooled[0])
+    for _ in range(passes - 1):
+        real, imaginary = _blur(_turned(pooled, -more), sigmas)
+        more = more + torch.atan2(imaginary, real)
+    return smooth + _enlarge(more[None], factors, shape)[0]
 
 
-def _gaussian(volumes: Tensor, width: float, geometry: Geometry) -> Tensor:
-    """Gaussian of every volume, on a coarser grid where it does not need a finer one."""
-    edges, shape = geometry.voxel_size, volumes.shape[1:]
-    factors = [max(1, int(width / (_SAMPLES * edge))) for edge in edges]
-    padding = [end for n, f in zip(shape[::-1], factors[::-1], strict=True) for end in (0, -n % f)]
-    padded = F.pad(volumes, padding)[:, None]
-    coarse = F.avg_pool3d(padded, factors)
-    for axis, (edge, factor) in enumerate(zip(edges, factors, strict=True)):
-        coarse = _blur(coarse, axis, width / (edge * factor))
-    fine = F.interpolate(coarse, size=padded.shape[2:], mode="trilinear", align_corners=False)
+def _pair(weight: Tensor, phase: Tensor) -> Tensor:
+    return torch.stack([weight * phase.cos(), weight * phase.sin()])
+
+
+def _turned(pair: Tensor, angle: Tensor) -> Tensor:
+    """Pair of real and imaginary part, turned by an angle."""
+    cosine, sine = angle.cos(), angle.sin()
+    return torch.stack([pair[0] * cosine - pair[1] * sine, pair[0] * sine + pair[1] * cosine])
+
+
+def _pool(volumes: Tensor, factors: list[int]) -> Tensor:
+    """Mean over blocks of voxels; beyond the grid there is nothing."""
+    padding = [
+        end
+        for n, factor in zip(reversed(volumes.shape[1:]), reversed(factors), strict=True)
+        for end in (0, -n % factor)
+    ]
+    return F.avg_pool3d(F.pad(volumes, padding), factors)
+
+
+def _enlarge(volumes: Tensor, factors: list[int], shape: torch.Size) -> Tensor:
+    """Undo `_pool`, linear between the middles of blocks."""
+    size = [n * factor for n, factor in zip(volumes.shape[1:], factors, strict=True)]
+    fine = F.interpolate(volumes[:, None], size=size, mode="trilinear", align_corners=False)
     x, y, z = shape
     return fine[:, 0, :x, :y, :z]
 
 
-def _blur(volumes: Tensor, axis: int, sigma: float) -> Tensor:
-    reach = int(_REACH * sigma) + 1
-    steps = torch.arange(-reach, reach + 1, dtype=volumes.dtype, device=volumes.device)
-    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
-    shape, padding = [1, 1, 1, 1, 1], [0, 0, 0]
-    shape[axis + 2], padding[axis] = len(steps), reach
-    return F.conv3d(volumes, (kernel / kernel.sum()).reshape(shape), padding=padding)
+def _blur(volumes: Tensor, sigmas: list[float]) -> Tensor:
+    """Gaussian along each axis, of a standard deviation in voxels."""
+    blurred = volumes[:, None]
+    for axis, sigma in enumerate(sigmas):
+        reach = int(_REACH * sigma) + 1
+        steps = torch.arange(-reach, reach + 1, dtype=volumes.dtype, device=volumes.device)
+        kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
+        shape, padding = [1, 1, 1, 1, 1], [0, 0, 0]
+        shape[axis + 2], padding[axis] = len(steps), reach
+        blurred = F.conv3d(blurred, (kernel / kernel.sum()).reshape(shape), padding=padding)
+    return blurred[:, 0]

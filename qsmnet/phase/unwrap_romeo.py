@@ -45,10 +45,12 @@ class RomeoUnwrap:
         self, scan: Scan, mask: Bool[Tensor, "x y z"], /, count: int | None = None
     ) -> Float[Tensor, "echo x y z"]:
         """Unwrapped phase in rad of the first ``count`` echoes (all), zero outside the mask."""
+        unwrapped = torch.zeros_like(scan.wrapped_phase[:count])
+        if not bool(mask.any()):
+            return unwrapped
         x, y, z = _window(mask)
         phase, magnitude = (a[:, x, y, z] for a in (scan.wrapped_phase, scan.magnitude))
         near, inside = replace(scan, wrapped_phase=phase, magnitude=magnitude), mask[x, y, z]
-        unwrapped = torch.zeros_like(scan.wrapped_phase[:count])
         voxels = inside.flatten().nonzero()[:, 0]
         for echo, volume in enumerate(unwrapped[:, x, y, z]):
             edges = edge_costs(near, inside, echo)
@@ -81,8 +83,6 @@ def quantised(weight: Float[Tensor, "*edge"]) -> Integers:
 def _window(mask: Tensor) -> tuple[slice, slice, slice]:
     """Smallest box that holds the mask."""
     indices = mask.nonzero()
-    if len(indices) == 0:
-        return slice(0), slice(0), slice(0)
     low, high = indices.amin(0).tolist(), (indices.amax(0) + 1).tolist()
     x, y, z = (slice(first, last) for first, last in zip(low, high, strict=True))
     return x, y, z
