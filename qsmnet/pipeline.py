@@ -1,7 +1,7 @@
 """Scan -> total field -> local field -> susceptibility."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -15,7 +15,12 @@ from qsmnet.inversion.inverter import Input
 from qsmnet.mask.finite import finite_in_mask
 from qsmnet.mask.mask import Evidence, Mask, MaskPair, find_mask
 from qsmnet.mask.two_pass import combine_two_pass
-from qsmnet.phase.echoes import combined_magnitude, fit_field, unwrap_echoes
+from qsmnet.phase.echoes import combined_magnitude, unwrap_echoes
+from qsmnet.phase.fit import Fit
+from qsmnet.phase.fit_line import LineFit
+from qsmnet.phase.offset import OffsetRemoval
+from qsmnet.phase.offset_mcpc3ds import Mcpc3ds
+from qsmnet.phase.quality import quality_map
 from qsmnet.phase.unwrap import Unwrap
 from qsmnet.volumes import LocalField, Scan, Susceptibility, TotalField
 
@@ -25,7 +30,7 @@ Reference = Literal["mean", "none"]
 
 _INEXACT = (
     "the unwrapping is not exact: part of the field is lost near vessels, air and noise; "
-    "prefer best_path for quantitative work"
+    "prefer romeo for quantitative work"
 )
 _OFFSET_STAYS = "one echo: the phase offset of coils and pulses is part of the field"
 
@@ -56,7 +61,8 @@ class Reconstruction:
     flags
         Warnings in words, of every stage.
     local_field, total_field, unwrapped
-        Intermediates in ppm, ppm and rad; None for stages that did not run.
+        Intermediates in ppm, ppm and rad (without the phase offset where it was removed); None for
+        stages that did not run.
     """
 
     susceptibility: Susceptibility
@@ -78,6 +84,8 @@ class Pipeline:
         The methods.
     reference
         ``mean`` makes the mean over the mask zero; ``none`` leaves the map as the method made it.
+    offset, fit
+        More methods: what removes the phase at TE = 0, and what makes one field of the echoes.
 
     Raises
     ------
@@ -90,6 +98,8 @@ class Pipeline:
     background: BackgroundRemoval
     inverter: AnyInverter
     reference: Reference = "mean"
+    offset: OffsetRemoval = field(default_factory=Mcpc3ds)
+    fit: Fit = field(default_factory=LineFit)
 
     def __post_init__(self) -> None:
         if self.inverter.takes == "local_fields":
@@ -129,11 +139,9 @@ class Pipeline:
             return self._from_total(data, source)
         return self._from_local(data, "given" if data.noise is not None else "")
 
-    def object_mask(
-        self, scan: Scan, quality: Float[Tensor, "x y z"] | None = None
-    ) -> Bool[Tensor, "x y z"] | MaskPair:
-        """Mask, or both masks, that the configured method finds; ``quality`` is of the phase."""
-        return find_mask(self.mask, scan_evidence(scan, quality))
+    def object_mask(self, scan: Scan) -> Bool[Tensor, "x y z"] | MaskPair:
+        """Mask, or both masks, that the configured method finds."""
+        return find_mask(self.mask, scan_evidence(scan))
 
     def _from_scan(self, scan: Scan, mask: Tensor | MaskPair | None) -> Reconstruction:
         found = self.object_mask(scan) if mask is None else mask
@@ -152,10 +160,12 @@ class Pipeline:
             wrapped_phase=finite_in_mask(scan.wrapped_phase, inside, "phase"),
             magnitude=finite_in_mask(scan.magnitude, inside, "magnitude"),
         )
+        log.info("removing the phase offset")
+        scan = self.offset(scan, inside)
         log.info("unwrapping %d echoes", len(scan.echo_times))
         unwrapped = unwrap_echoes(scan, inside, self.unwrap)
         log.info("fitting the field")
-        total = fit_field(scan, unwrapped, inside)
+        total = self.fit(scan, unwrapped, inside)
         how = "residuals of the echo fit" if len(scan.echo_times) > 2 else "high-pass of the images"
         flags: tuple[str, ...] = () if self.unwrap.exact else (_INEXACT,)
         flags += (_OFFSET_STAYS,) if len(scan.echo_times) == 1 else ()
@@ -198,9 +208,9 @@ class Pipeline:
                 "--local-field", "a single-step method needs the total field", "give --total-field"
             )
         known = local.support > 0
-        field = finite_in_mask(local.field, known, "local field")
+        finite = finite_in_mask(local.field, known, "local field")
         # what lies outside the support is unknown: a number there must not reach a method
-        local = replace(local, field=torch.where(known, field, 0.0))
+        local = replace(local, field=torch.where(known, finite, 0.0))
         if local.noise is None:
             local = replace(local, noise=estimate_noise(local.field, known))
             noise_source = "estimated: median of the high-passed local field, one number"
@@ -222,6 +232,7 @@ class Pipeline:
         return Reconstruction(referenced, mean, noise_source, chi.flags, total_field=total)
 
 
-def scan_evidence(scan: Scan, quality: Float[Tensor, "x y z"] | None = None) -> Evidence:
-    """Give what masking methods see of a scan."""
-    return Evidence(combined_magnitude(scan), scan.geometry, scan.magnitude[0], quality)
+def scan_evidence(scan: Scan) -> Evidence:
+    """Give what masking methods see of a scan; phase quality is worked out for who asks."""
+    magnitude, first = combined_magnitude(scan), scan.magnitude[0]
+    return Evidence(magnitude, scan.geometry, first, lambda: quality_map(scan))

@@ -28,6 +28,9 @@ class Scan:
         Main field in T.
     geometry
         Voxel size and B0 direction.
+    offset_removed
+        Whether the phase at TE = 0 was estimated and taken out, so that phase is proportional to
+        the echo time.
     """
 
     wrapped_phase: Float[Tensor, "echo x y z"]
@@ -35,6 +38,7 @@ class Scan:
     echo_times: tuple[float, ...]
     b0: float
     geometry: Geometry
+    offset_removed: bool = False
 
     def __post_init__(self) -> None:
         _same_shape(wrapped_phase=self.wrapped_phase, magnitude=self.magnitude)

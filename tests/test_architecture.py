@@ -17,7 +17,7 @@ LEVELS = (
     {"geometry", "units", "errors", "summary"},
     {"volumes"},
     {"dipole"},
-    {"io", "phase", "mask", "background", "inversion", "networks", "simulate", "weights"},
+    {"io", "phase", "mask", "background", "inversion", "networks", "simulate", "weights", "r2star"},
     {"training", "evaluate"},
     {"pipeline"},
     {"cli"},

@@ -16,6 +16,7 @@ from qsmnet.inversion.tkd import TKD
 from qsmnet.mask.magnitude import MagnitudeMask
 from qsmnet.mask.mask import Evidence, MaskPair
 from qsmnet.mask.quality import QualityMask
+from qsmnet.phase.quality import quality_map
 from qsmnet.phase.unwrap_best_path import BestPathUnwrap
 from qsmnet.phase.unwrap_laplacian import LaplacianUnwrap
 from qsmnet.pipeline import Pipeline, scan_evidence
@@ -239,11 +240,17 @@ def test_two_masks_make_two_passes(scan: Scan) -> None:
 
 
 def test_masks_see_the_first_echo_and_the_quality(scan: Scan) -> None:
-    quality = torch.rand(SHAPE)
-    evidence = scan_evidence(scan, quality)
+    evidence = scan_evidence(scan)
     assert torch.equal(evidence.first_echo, scan.magnitude[0])
-    assert evidence.quality is quality
+    quality = torch.from_numpy(evidence.phase_quality("a method"))
+    torch.testing.assert_close(quality.float(), quality_map(scan))
     pipeline = replace(PIPELINE, mask=QualityMask(threshold=0.5))
-    assert pipeline.object_mask(scan, OBJECT.float()).sum() > 0.9 * OBJECT.sum()
-    with pytest.raises(UsageError, match="quality"):
-        pipeline.reconstruct(scan)
+    found = pipeline.object_mask(scan)
+    assert float((found & OBJECT).sum()) > 0.9 * float(OBJECT.sum())
+
+
+def test_quality_is_not_worked_out_for_who_does_not_ask(
+    scan: Scan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qsmnet.pipeline.quality_map", None)
+    assert PIPELINE.object_mask(scan).any()

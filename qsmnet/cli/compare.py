@@ -147,8 +147,9 @@ def _parser() -> Parser:
     add("--overwrite", action="store_true", help="replace what DIR holds")
     # what `read_inputs` also takes for a whole reconstruction
     others = ("phase", "total_field", "echo_times", "b0", "phase_range", "phase_sign", "weights")
-    stages = ("unwrap", "set_unwrap", "background", "set_background", "max_radius", "set_mask")
-    parser.set_defaults(**dict.fromkeys((*others, *stages)))
+    stages = ("background", "set_background", "max_radius", "set_mask")
+    scan = ("offset", "set_offset", "unwrap", "set_unwrap", "fit", "set_fit")
+    parser.set_defaults(**dict.fromkeys((*others, *stages, *scan)))
     return parser
 
 

@@ -19,7 +19,7 @@ from qsmnet.volumes import LocalField, Scan
 
 log = logging.getLogger(__name__)
 
-_UNWRAP, _BACKGROUND = "best_path", "vsharp"
+_OFFSET, _UNWRAP, _FIT, _BACKGROUND = "mcpc3ds", "romeo", "line", "vsharp"
 
 _EXAMPLES = """examples:
   qsmnet reconstruct --phase phase.nii.gz --magnitude magnitude.nii.gz \\
@@ -65,7 +65,9 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
 
     # a mask that is a file needs no method; the pipeline still names one
     return Pipeline(
+        offset=method("offset", args.offset or _OFFSET),
         unwrap=method("unwrap", args.unwrap or _UNWRAP),
+        fit=method("fit", args.fit or _FIT),
         mask=compose("mask", "whole"),
         background=method("background", args.background or _BACKGROUND),
         inverter=method("inverter", args.inverter),
@@ -103,7 +105,9 @@ def _methods(args: argparse.Namespace, inputs: Inputs) -> dict[str, dict[str, ob
     if not isinstance(inputs.data, LocalField):
         stages["background"] = args.background or _BACKGROUND
     if isinstance(inputs.data, Scan):
+        stages["fit"] = args.fit or _FIT
         stages["unwrap"] = args.unwrap or _UNWRAP
+        stages["offset"] = args.offset or _OFFSET
     if not any(role == "mask" for role, _ in inputs.files):
         stages["mask"] = args.mask or "magnitude"
     return {
@@ -184,14 +188,18 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--weights", metavar="FILE", help="your own checkpoint, for a learned inverter"
     )
+    group.add_argument("--offset", metavar="NAME", help=f"phase at TE = 0; default: {_OFFSET}")
     group.add_argument("--unwrap", metavar="NAME", help=f"default: {_UNWRAP}")
+    group.add_argument("--fit", metavar="NAME", help=f"echoes to a field; default: {_FIT}")
     group.add_argument("--background", metavar="NAME", help=f"default: {_BACKGROUND}")
     group.add_argument(
         "--max-radius", type=float, metavar="MM", help="largest sphere of vsharp (default: 12)"
     )
     for option, what in (
         ("--set", "inverter"),
+        ("--set-offset", "offset"),
         ("--set-unwrap", "unwrap"),
+        ("--set-fit", "fit"),
         ("--set-background", "background"),
         ("--set-mask", "mask"),
     ):

@@ -29,7 +29,8 @@ _B0_BOUNDS = (0.05, 14.0)
 # medians in ppm above which a field is in another unit: tissue makes 0.05, air and metal a few
 _LOCAL_FIELD_BOUND, _TOTAL_FIELD_BOUND = 1.0, 20.0
 # options that would be ignored, by what is given
-_SCAN_ONLY = ("phase_range", "phase_sign", "unwrap", "set_unwrap")
+_SCAN_STAGES = ("offset", "set_offset", "unwrap", "set_unwrap", "fit", "set_fit")
+_SCAN_ONLY = ("phase_range", "phase_sign", *_SCAN_STAGES)
 _USELESS = {
     "phase": ("field_support", "noise"),
     "total_field": (*_SCAN_ONLY, "field_support"),

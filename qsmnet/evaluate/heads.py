@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
-from qsmnet.background.vsharp import depth_in_mask
+from qsmnet.background.depth import depth_in_mask
 from qsmnet.errors import UsageError
 from qsmnet.inversion.unknown_field import Box, bounding_box
 from qsmnet.io.files import atomic_write

@@ -12,7 +12,8 @@ from torch import Tensor
 from qsmnet.evaluate.compare import referenced
 from qsmnet.evaluate.heads import Scene
 from qsmnet.evaluate.metrics import correlation, nrmse, score, xsim
-from qsmnet.phase.echoes import align_echoes, fit_field, unwrap_echoes
+from qsmnet.phase.align import align_echoes
+from qsmnet.phase.echoes import fit_field, unwrap_echoes
 from qsmnet.phase.scale import wrap
 from qsmnet.phase.unwrap import Unwrap
 from qsmnet.simulate.head.scan import HeadScan

@@ -242,7 +242,9 @@ class Absolute(_Pointwise):
     with the field by itself.
     """
 
-    def __init__(self, data: DataTerm, radians_per_ppm: float | None, constant: bool = True) -> None:
+    def __init__(
+        self, data: DataTerm, radians_per_ppm: float | None, constant: bool = True
+    ) -> None:
         super().__init__(data, radians_per_ppm, constant)
         root = self.weight.sqrt()
         self.level = float(root.mean())

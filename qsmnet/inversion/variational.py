@@ -120,7 +120,9 @@ class Variational(ABC):
         if self.weak_harmonic > 0:
             beta = self.weak_harmonic * fidelity.level
             harmonic = WeakHarmonic(data, beta, fidelity.penalty)
-        solver = Solver(data, fidelity, self._prior(data, strength * fidelity.level), free, harmonic)
+        solver = Solver(
+            data, fidelity, self._prior(data, strength * fidelity.level), free, harmonic
+        )
         if start is not None:
             solver.start_from(start)
         return solver

@@ -1,5 +1,6 @@
 """What a masking method is given, and what it returns."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -29,7 +30,8 @@ class Evidence:
         Magnitude of the first echo, which signal loss near air has cut least; None takes
         ``magnitude``.
     quality
-        Of the phase, 0 (noise) to 1; None where there is no phase.
+        Of the phase, 0 (noise) to 1, or what works it out when a method asks; None where there is
+        no phase.
 
     Raises
     ------
@@ -40,10 +42,10 @@ class Evidence:
     magnitude: Float[Tensor, "x y z"]
     geometry: Geometry
     first_echo: Float[Tensor, "x y z"] | None = None
-    quality: Float[Tensor, "x y z"] | None = None
+    quality: Float[Tensor, "x y z"] | Callable[[], Float[Tensor, "x y z"]] | None = None
 
     def __post_init__(self) -> None:
-        others = [each for each in (self.first_echo, self.quality) if each is not None]
+        others = [each for each in (self.first_echo, self.quality) if isinstance(each, Tensor)]
         if any(each.shape != self.magnitude.shape for each in others):
             raise ValueError("magnitude, first echo and quality are not on one grid")
 
@@ -62,7 +64,7 @@ class Evidence:
         if self.quality is None:
             fix = "give --phase, or choose --mask bet, --mask magnitude or a mask file"
             raise UsageError("--mask", f"{method} needs the quality of the phase", fix)
-        return finite(self.quality)
+        return finite(self.quality if isinstance(self.quality, Tensor) else self.quality())
 
     def found(self, inside: npt.NDArray[np.bool_]) -> Bool[Tensor, "x y z"]:
         """``inside`` as a mask beside the data.

@@ -19,9 +19,7 @@ def median_chi2(degrees: int) -> float:
     return degrees * (1 - 2 / (9 * degrees)) ** 3
 
 
-def noise_from_residuals(
-    weighted_residual: Float[Tensor, "echo x y z"], mask: Bool[Tensor, "x y z"], degrees: int
-) -> float:
+def noise_from_residuals(weighted_residual: Float[Tensor, "echo voxel"], degrees: int) -> float:
     r"""Estimate the noise of real and imaginary part from how far the echoes are from their line.
 
     .. math:: \sigma^2 = \mathrm{median}_r \sum_e (m_e r_e)^2 / \mathrm{median}(\chi^2_\nu)
@@ -32,11 +30,11 @@ def noise_from_residuals(
     Parameters
     ----------
     weighted_residual
-        Residual in rad times the magnitude.
+        Residual in rad times the magnitude, in the mask.
     degrees
         Echoes less fitted parameters.
     """
-    squares = weighted_residual.square().sum(0)[mask]
+    squares = weighted_residual.square().sum(0)
     return float((squares.median() / median_chi2(degrees)).sqrt())
 
 

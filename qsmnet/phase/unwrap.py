@@ -5,7 +5,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from qsmnet.geometry import Geometry
+from qsmnet.summary import Summary
+from qsmnet.volumes import Scan
 
 
 @runtime_checkable
@@ -14,13 +15,16 @@ class Unwrap(Protocol):
 
     #: True when the result differs from the wrapped phase by multiples of 2 pi and nothing else.
     exact: ClassVar[bool]
+    summary: ClassVar[Summary]
 
     def __call__(
-        self,
-        wrapped: Float[Tensor, "echo x y z"],
-        mask: Bool[Tensor, "x y z"],
-        geometry: Geometry,
-        /,
+        self, scan: Scan, mask: Bool[Tensor, "x y z"], /, count: int | None = None
     ) -> Float[Tensor, "echo x y z"]:
-        """Unwrapped phase in rad, each volume by itself, zero outside the mask."""
+        """Unwrapped phase in rad of the first ``count`` echoes (all), zero outside the mask.
+
+        Each echo is unwrapped in space.
+
+        Magnitude and the other echoes may tell which voxels to trust; the multiples of 2 pi of one
+        echo say nothing of those of another, nor do those of parts of the mask that do not touch.
+        """
         ...

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float
 from skimage.restoration import unwrap_phase
 from torch import Tensor
 
-from qsmnet.geometry import Geometry
+from qsmnet.summary import Summary
+from qsmnet.volumes import Scan
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,17 @@ class BestPathUnwrap:
     seed: int = 0
 
     exact: ClassVar[bool] = True
+    summary: ClassVar[Summary] = Summary(
+        cost="no FFT; one sort of the edges an echo",
+        use="Exact; where there is no magnitude to tell which voxels to trust.",
+        reference="Abdul-Rahman et al. 2007, 10.1364/AO.46.006623",
+    )
 
     def __call__(
-        self,
-        wrapped: Float[Tensor, "echo x y z"],
-        mask: Bool[Tensor, "x y z"],
-        geometry: Geometry,  # noqa: ARG002 - part of the protocol; the path does not depend on it
-        /,
+        self, scan: Scan, mask: Bool[Tensor, "x y z"], /, count: int | None = None
     ) -> Float[Tensor, "echo x y z"]:
-        """Unwrapped phase in rad, zero outside the mask."""
-        outside = ~mask.numpy()
+        """Unwrapped phase in rad of the first ``count`` echoes (all), zero outside the mask."""
+        outside, wrapped = ~mask.numpy(), scan.wrapped_phase[:count]
         return torch.stack([self._volume(volume.numpy(), outside) for volume in wrapped])
 
     def _volume(self, wrapped: np.ndarray, outside: np.ndarray) -> Tensor:

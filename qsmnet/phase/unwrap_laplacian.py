@@ -11,6 +11,8 @@ from torch import Tensor
 
 from qsmnet.geometry import Geometry
 from qsmnet.phase.scale import wrap
+from qsmnet.summary import Summary
+from qsmnet.volumes import Scan
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,18 @@ class LaplacianUnwrap:
     """
 
     exact: ClassVar[bool] = False
+    summary: ClassVar[Summary] = Summary(
+        cost="1 cosine transform pair an echo",
+        use="A first look: never stuck, but loses part of the field near veins, air and noise.",
+        reference="Ghiglia & Romero 1994, 10.1364/JOSAA.11.000107",
+    )
 
     def __call__(
-        self,
-        wrapped: Float[Tensor, "echo x y z"],
-        mask: Bool[Tensor, "x y z"],
-        geometry: Geometry,
-        /,
+        self, scan: Scan, mask: Bool[Tensor, "x y z"], /, count: int | None = None
     ) -> Float[Tensor, "echo x y z"]:
-        """Unwrapped phase in rad, zero outside the mask."""
-        inside = torch.where(mask, wrapped, 0.0)
-        return torch.stack([_unwrap_volume(volume, mask, geometry) for volume in inside])
+        """Unwrapped phase in rad of the first ``count`` echoes (all), zero outside the mask."""
+        inside = torch.where(mask, scan.wrapped_phase[:count], 0.0)
+        return torch.stack([_unwrap_volume(volume, mask, scan.geometry) for volume in inside])
 
 
 def _unwrap_volume(wrapped: Tensor, mask: Tensor, geometry: Geometry) -> Tensor:

@@ -16,7 +16,17 @@ from qsmnet.errors import WeightsError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 #: Groups whose files build a whole object by themselves; the others are parts of a root config.
-METHODS = ("background", "inverter", "mask", "network", "simulator", "unwrap")
+METHODS = (
+    "background",
+    "fit",
+    "inverter",
+    "mask",
+    "network",
+    "offset",
+    "r2star",
+    "simulator",
+    "unwrap",
+)
 
 
 def methods() -> Iterator[tuple[str, str]]:

@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from qsmnet.geometry import Geometry
-from qsmnet.phase.echoes import align_echoes, fit_field, signal_noise, unwrap_echoes
+from qsmnet.phase.align import align_echoes
+from qsmnet.phase.echoes import fit_field, signal_noise, unwrap_echoes
 from qsmnet.phase.noise import median_chi2
 from qsmnet.phase.scale import wrap
 from qsmnet.phase.unwrap import Unwrap
 from qsmnet.phase.unwrap_best_path import BestPathUnwrap
 from qsmnet.phase.unwrap_laplacian import LaplacianUnwrap
+from qsmnet.phase.unwrap_romeo import RomeoUnwrap
 from qsmnet.units import radians_per_ppm
 from qsmnet.volumes import Scan
 
@@ -52,20 +54,22 @@ def _scan(
     return Scan(signal.angle(), signal.abs(), echo_times, B0, GEOMETRY)
 
 
-@pytest.mark.parametrize("unwrap", [BestPathUnwrap()])
+@pytest.mark.parametrize("unwrap", [BestPathUnwrap(), RomeoUnwrap()])
 def test_exact_unwrapping_adds_multiples_of_two_pi(unwrap: Unwrap) -> None:
     scan, mask = _scan(EVEN, 1.0), _mask()
-    turns = (unwrap(scan.wrapped_phase, mask, GEOMETRY) - scan.wrapped_phase) / (2 * math.pi)
+    turns = (unwrap(scan, mask) - scan.wrapped_phase) / (2 * math.pi)
     assert float((turns - turns.round())[:, mask].abs().max()) < 1e-5
     assert float(turns[:, mask].abs().max()) >= 1, "nothing was wrapped: the test is empty"
 
 
-@pytest.mark.parametrize("unwrap", [BestPathUnwrap(), LaplacianUnwrap()])
+@pytest.mark.parametrize("unwrap", [BestPathUnwrap(), RomeoUnwrap(), LaplacianUnwrap()])
 def test_a_smooth_phase_on_the_whole_grid_is_found(unwrap: Unwrap) -> None:
     x, y, z = _grid()
     truth = (0.5 * x + 0.01 * y * z)[None]
     whole = torch.ones(N, N, N, dtype=torch.bool)
-    error = unwrap(wrap(truth), whole, Geometry((0.5, 1.0, 2.0), (0.0, 0.0, 1.0))) - truth
+    geometry = Geometry((0.5, 1.0, 2.0), (0.0, 0.0, 1.0))
+    scan = Scan(wrap(truth), torch.ones_like(truth), (0.01,), B0, geometry)
+    error = unwrap(scan, whole) - truth
     assert float((error - error.median()).abs().max()) < 1e-3
 
 

@@ -1,0 +1,1 @@
+"""Multi-echo magnitude to R2*."""
