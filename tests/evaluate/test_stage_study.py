@@ -213,7 +213,8 @@ def test_committed_study_is_what_it_says(tmp_path):
     assert {each.kind for each in study.conditions.values()} == {"plain", "lesions"}
     for group in ("unwrap", "background", "inverter"):
         for task in study.tasks(Wanted(tables=[group])):
-            settings(group, task.method, task.overrides)
+            if task.method not in study.groups[group].mappings:
+                settings(group, task.method, task.overrides)
     assert study.tasks(Wanted(tables=["pipeline"]))
     assert len((FOLDER / "run.py").read_text().splitlines()) <= 60
 

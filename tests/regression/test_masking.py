@@ -6,7 +6,7 @@ from scores import bars
 from qsmnet.cli.compose import available, compose
 from qsmnet.pipeline import scan_evidence
 
-_BARS = bars("masks")
+_BARS = bars("masking")
 METHODS = sorted(set(available("mask")) - {"whole"})
 _TOLERANCE = 0.01
 
