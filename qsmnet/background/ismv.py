@@ -41,12 +41,12 @@ class Ismv:
         If a parameter is out of range.
     """
 
-    radius: float = 6.0
+    radius: float = 4.0
     tolerance: float = 0.01
     max_iterations: int = 200
 
     summary: ClassVar[Summary] = Summary(
-        cost="1 FFT pair an iteration",
+        cost="1 FFT pair an iteration, 10 to 20 iterations",
         use="Where the field in the mask's rim is trusted; what is local there is taken away.",
         reference="Wen et al. 2014, 10.1002/mrm.24998",
     )

@@ -51,7 +51,7 @@ class Lbv:
     max_iterations: int = 100
 
     summary: ClassVar[Summary] = Summary(
-        cost="1 FFT pair an iteration, 10 to 20 iterations",
+        cost="1 FFT pair an iteration, 10 to 15 iterations",
         use="Where the field is known well up to the mask's edge and as much as possible is kept.",
         reference="Zhou et al. 2014, 10.1002/nbm.3064",
     )

@@ -57,8 +57,8 @@ class Resharp:
     max_iterations: int = 100
 
     summary: ClassVar[Summary] = Summary(
-        cost="2 FFT pairs an iteration, 8 to 12 iterations",
-        use="More accurate than V-SHARP where the loss of the mask's rim can be borne.",
+        cost="2 FFT pairs an iteration, 20 to 25 iterations",
+        use="The most accurate of its kind, where the loss of the mask's rim can be borne.",
         reference="Sun & Wilman 2014, 10.1002/mrm.24765",
     )
 

@@ -50,7 +50,7 @@ class VSharp:
 
     # a YAML list brings a list, of whole numbers too
     radii: Sequence[float | int] = tuple(range(12, 0, -1))
-    threshold: float = 0.05
+    threshold: float = 0.1
 
     summary: ClassVar[Summary] = Summary(
         cost="half an FFT pair a radius and one and a half, 7.5 by default",

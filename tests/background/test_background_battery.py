@@ -122,3 +122,15 @@ def test_turning_the_axes_turns_the_field(name, scene):
     assert rms(here.field - there.field.permute(1, 2, 0), here.mask) < 1e-2 * rms(
         case.local, case.mask
     )
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same(name, scene):
+    case, method = scene(VOXELS[1]), compose("background", name)
+    here = method(case.total())
+    there = method(
+        TotalField(case.total().field.cuda(), case.mask.cuda(), case.geometry, noise=None)
+    )
+    assert there.field.is_cuda
+    assert torch.equal(there.mask.cpu(), here.mask)
+    assert rms(there.field.cpu() - here.field, here.mask) < 1e-3 * rms(here.field, here.mask)

@@ -12,7 +12,7 @@ from qsmnet.background.pdf import Pdf
 from qsmnet.dipole import dipole_spectrum
 from qsmnet.errors import InconsistentError
 
-EXACT = Pdf(regularisation=1e-7, tolerance=1e-6, max_iterations=800, gap=8.0)
+EXACT = Pdf(regularisation=1e-7, tolerance=1e-6, max_iterations=800, gap=8.0, erosion=0.0)
 
 
 def dipoles(case, gap):
@@ -66,7 +66,7 @@ def test_tens_of_ffts_do_what_hundreds_did(scene, monkeypatch):
         return plain(self, volume, spectrum)
 
     monkeypatch.setattr(crop_module.Crop, "filter", counted)
-    method = Pdf()
+    method = Pdf(erosion=0.0)
     field, pairs = method(total).field, count[0]
     reference, hundreds = by_lsmr(case, total, method.gap)
     assert pairs < hundreds / 10
@@ -120,7 +120,7 @@ def test_noise_in_other_units_is_the_same(scene):
     case = scene()
     noise = 0.5 + torch.rand(case.mask.shape, generator=torch.Generator().manual_seed(0))
     one, other = (Pdf()(case.total(noise=unit * noise)).field for unit in (1.0, 1e-3))
-    assert torch.allclose(one, other, atol=1e-5 * float(one.abs().max()))
+    assert rms(one - other, case.mask) < 1e-3 * rms(one, case.mask)
 
 
 def test_a_finer_grid_of_the_same_head_gives_the_same_field(scene):
@@ -135,7 +135,7 @@ def test_a_finer_grid_of_the_same_head_gives_the_same_field(scene):
 
 def test_the_erosion_is_of_what_is_known_alone(scene):
     case = scene()
-    whole, eroded = Pdf()(case.total()), Pdf(erosion=3.0)(case.total())
+    whole, eroded = Pdf(erosion=0.0)(case.total()), Pdf(erosion=3.0)(case.total())
     assert torch.equal(whole.mask, case.mask)
     assert torch.equal(eroded.mask, case.depth() > 3.0)
     assert torch.equal(eroded.field, whole.field * eroded.mask)

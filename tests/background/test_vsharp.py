@@ -35,7 +35,7 @@ def _ball(grid: tuple[torch.Tensor, ...], radius: float) -> torch.Tensor:
 
 def _remove(field: torch.Tensor, mask: torch.Tensor, voxel: Triple) -> LocalField:
     geometry = Geometry(voxel, (0.0, 0.0, 1.0))
-    return VSharp(RADII)(TotalField(field.float(), mask, geometry))
+    return VSharp(RADII, threshold=0.05)(TotalField(field.float(), mask, geometry))
 
 
 @pytest.mark.parametrize("voxel", VOXELS)
