@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from qsmnet.background.conjugate_gradient import conjugate_gradient
 from qsmnet.background.crop import Crop
 from qsmnet.background.depth import depth_in_mask
 from qsmnet.background.removal import local_field_on, no_sphere_fits
 from qsmnet.background.spheres import sphere_spectrum
+from qsmnet.conjugate_gradient import conjugate_gradient
 from qsmnet.summary import Summary
 from qsmnet.volumes import LocalField, TotalField
 
@@ -79,5 +79,5 @@ class Ismv:
             return crop.filter(volume, highpass).mul_(known)
 
         wanted = operator(crop.take_inside(total))
-        local = conjugate_gradient(operator, wanted, self.tolerance, self.max_iterations)
+        local = conjugate_gradient(operator, wanted, self.max_iterations, self.tolerance)
         return local_field_on(crop.put(known, total.mask) > 0, crop.put(local, total.mask), total)

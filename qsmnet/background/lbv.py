@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from qsmnet.background.conjugate_gradient import conjugate_gradient
 from qsmnet.background.crop import Crop
 from qsmnet.background.depth import depth_in_mask
 from qsmnet.background.removal import local_field_on
+from qsmnet.conjugate_gradient import conjugate_gradient
 from qsmnet.dipole import Shape
 from qsmnet.errors import InconsistentError
 from qsmnet.geometry import Triple
@@ -92,8 +92,8 @@ class Lbv:
         return conjugate_gradient(
             lambda volume: _minus_laplacian(volume, edges).mul_(inside),
             wanted,
-            self.tolerance,
             self.max_iterations,
+            self.tolerance,
             lambda residual: crop.filter(residual, inverse).mul_(inside),
         )
 

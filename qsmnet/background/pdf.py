@@ -7,11 +7,11 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from qsmnet.background.conjugate_gradient import conjugate_gradient
 from qsmnet.background.crop import Crop
 from qsmnet.background.depth import depth_in_mask
 from qsmnet.background.removal import local_field_on
 from qsmnet.background.shim import Shim
+from qsmnet.conjugate_gradient import conjugate_gradient
 from qsmnet.dipole import Kernel, dipole_spectrum
 from qsmnet.errors import InconsistentError
 from qsmnet.summary import Summary
@@ -163,8 +163,8 @@ class _Problem:
         return conjugate_gradient(
             operator,
             self._seen_outside(self.field),
-            tolerance,
             max_iterations,
+            tolerance,
             lambda residual: residual * inverse,
         )
 

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from qsmnet.background.conjugate_gradient import conjugate_gradient
 from qsmnet.background.crop import Crop
 from qsmnet.background.depth import depth_in_mask
 from qsmnet.background.removal import local_field_on, no_sphere_fits
 from qsmnet.background.spheres import sphere_spectrum
+from qsmnet.conjugate_gradient import conjugate_gradient
 from qsmnet.summary import Summary
 from qsmnet.volumes import LocalField, TotalField
 
@@ -102,8 +102,8 @@ class Resharp:
         dual = conjugate_gradient(
             operator,
             crop.filter(field, highpass).mul_(known),
-            self.tolerance,
             self.max_iterations,
+            self.tolerance,
             lambda residual: crop.filter(residual, inverse).mul_(known),
         )
         return crop.filter(dual, highpass)

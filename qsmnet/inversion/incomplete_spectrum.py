@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from qsmnet.conjugate_gradient import conjugate_gradient
 from qsmnet.dipole import Kernel, check_padding
-from qsmnet.inversion.conjugate_gradient import conjugate_gradient
 from qsmnet.inversion.inverter import Input
 from qsmnet.inversion.tsvd import check_threshold, inverse_above
 from qsmnet.inversion.unknown_field import volumes_of

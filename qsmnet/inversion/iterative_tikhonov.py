@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from qsmnet.conjugate_gradient import conjugate_gradient
 from qsmnet.dipole import Kernel, check_padding
-from qsmnet.inversion.conjugate_gradient import conjugate_gradient
 from qsmnet.inversion.gradient import (
     difference,
     difference_adjoint,

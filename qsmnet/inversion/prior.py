@@ -10,7 +10,6 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from qsmnet.geometry import Triple
 from qsmnet.inversion.fidelity import RELAXATION
 from qsmnet.inversion.gradient import difference, edges_inside, laplacian_spectrum
 from qsmnet.inversion.unknown_field import DataTerm

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from qsmnet.conjugate_gradient import conjugate_gradient
 from qsmnet.dipole import Kernel, check_padding
-from qsmnet.inversion.conjugate_gradient import conjugate_gradient
 from qsmnet.inversion.gradient import laplacian_spectrum
 from qsmnet.inversion.gradient_splitting import GradientSplitting
 from qsmnet.inversion.inverter import Input

@@ -1,11 +1,10 @@
-"""What the methods are made of: depth, crop, shim, conjugate gradients, and symmetric operators."""
+"""What the methods are made of: depth, crop, shim, and symmetric operators."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from qsmnet.background.conjugate_gradient import conjugate_gradient
 from qsmnet.background.crop import Crop
 from qsmnet.background.depth import depth_in_mask
 from qsmnet.background.lbv import _minus_laplacian
@@ -83,23 +82,3 @@ def test_operators_are_their_own_adjoints_in_float32(name):
     scale = float(operator(one).norm() * two.norm())
     assert abs(float(here - there)) < 1e-6 * scale
     assert operator(one).dtype == torch.float32
-
-
-def test_conjugate_gradients_solve_and_end():
-    calls = [0]
-    diagonal = 1 + 99 * random(8).abs()
-
-    def operator(volume):
-        calls[0] += 1
-        return diagonal * volume
-
-    wanted = random(9)
-    found = conjugate_gradient(operator, wanted, 1e-5, 500)
-    assert torch.allclose(found, wanted / diagonal, atol=1e-4)
-    without, calls[0] = calls[0], 0
-    conjugate_gradient(operator, wanted, 1e-5, 500, lambda residual: residual / diagonal)
-    assert calls[0] <= 2 < without
-    calls[0] = 0
-    conjugate_gradient(operator, wanted, 0.0, 7)
-    assert calls[0] == 7
-    assert not bool(conjugate_gradient(operator, torch.zeros(SHAPE), 1e-5, 5).any())

@@ -15,35 +15,30 @@ def conjugate_gradient(
     max_iterations: int,
     tolerance: float = 0.0,
     precondition: Operator | None = None,
-    start: Float[Tensor, "x y z"] | None = None,
 ) -> Float[Tensor, "x y z"]:
-    """Solve ``apply(x) = target`` for a symmetric operator without negative eigenvalues.
+    """Solve ``apply(x) = target`` from zero; one use of both operators an iteration.
 
     Parameters
     ----------
     apply
-        The operator, called once an iteration, and once for a ``start``.
+        Symmetric, without negative eigenvalues.
     target
         Right-hand side.
     max_iterations, tolerance
-        Stop when the norm of the residual is below ``tolerance`` times that of ``target``; at most
-        this often.
+        Stop when the residual, in the norm that the preconditioner gives, has fallen by the factor
+        ``tolerance``; at most this often.
     precondition
-        Approximate inverse, symmetric and positive on the range of ``apply``; called once an
-        iteration.
-    start
-        Zero when None.
+        Approximate inverse, symmetric and positive on the range of ``apply``.
     """
-    residual = target.clone() if start is None else target - apply(start)
-    solution = torch.zeros_like(target) if start is None else start.clone()
-    enough = tolerance * float(torch.linalg.vector_norm(target))
-    direction, before = torch.zeros_like(target), 0.0
+    solution, residual = torch.zeros_like(target), target.clone()
+    direction, first, before = torch.zeros_like(target), 0.0, 0.0
     for _ in range(max_iterations):
-        if float(torch.linalg.vector_norm(residual)) <= enough:
-            break
         nearer = residual if precondition is None else precondition(residual)
         power = _dot(residual, nearer)
-        direction.mul_(power / before if before > 0 else 0.0).add_(nearer)
+        first = first or power
+        if power <= first * tolerance**2:
+            break
+        direction.mul_(power / before if before else 0.0).add_(nearer)
         image = apply(direction)
         curvature = _dot(direction, image)
         if not curvature > 0:  # nothing left that the operator sees
