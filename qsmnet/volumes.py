@@ -101,6 +101,8 @@ class LocalField:
     harmonic_removed
         Whether a background removal took every field out of ``field`` that is harmonic in the mask,
         the brain's own share too: then it is not the field of the sources in ``mask`` alone.
+    csf
+        Where cerebrospinal fluid is, which methods may take to be uniform; None where not known.
     """
 
     field: Float[Tensor, "*batch x y z"]
@@ -111,6 +113,7 @@ class LocalField:
     magnitude: Float[Tensor, "*batch x y z"] | None = None
     radians_per_ppm: float | None = None
     harmonic_removed: bool = False
+    csf: Bool[Tensor, "*batch x y z"] | None = None
 
     def __post_init__(self) -> None:
         _same_shape(
@@ -119,6 +122,7 @@ class LocalField:
             field_support=self.field_support,
             magnitude=self.magnitude,
             noise=self.noise,
+            csf=self.csf,
         )
         _not_empty(self.mask)
 

@@ -29,7 +29,7 @@ from qsmnet.dipole import Dipole
 from qsmnet.geometry import Geometry
 from qsmnet.volumes import LocalField
 
-METHODS = ("tkd", "tikhonov", "tv", "kqsm", "unet")
+METHODS = ("tkd", "tikhonov", "tv", "medi", "kqsm", "unet")
 COLUMNS = ("method", "seconds", "FFT pairs", "FFT grid", "s / pair", "ratio", "CPU ratio")
 COLUMNS += ("base GB", "peak GB")
 _REPEATS = 3

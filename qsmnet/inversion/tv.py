@@ -135,7 +135,7 @@ class TV:
         if data.scale() == 0:
             return torch.zeros_like(local.field)
         free = self.support == "free" or (self.support == "auto" and local.harmonic_removed)
-        solver = _Solver(data, self.weight_of_gradient(local), self.outside, free)
+        solver = TVSolver(data, self.weight_of_gradient(local), self.outside, free)
         if initial is not None:
             solver.start_from(data.pad(initial * local.mask))
         for _ in range(self.max_iterations):
@@ -144,7 +144,7 @@ class TV:
         return data.paste(solver.chi, local)
 
 
-class _Solver:
+class TVSolver:
     """Over-relaxed ADMM (Boyd et al. 2011, 10.1561/2200000016): z = grad chi, s = chi, y = D chi.
 
     With P the proximal step of a splitting, its copy and its multiplier are P(v) and v - P(v) of an
@@ -248,11 +248,11 @@ class _Solver:
             step = difference(self.chi, axis, out=self.scratch[1])
             variable.lerp_(step.addcmul_(clipped, self.edges[axis]), _RELAXATION)
         if self.nu:
-            step = torch.mul(self.copy, self.data.support, out=self.scratch[0]).sub_(self.chi)
+            step = self._supported(self.scratch[0]).sub_(self.chi)
             self.copy.sub_(step, alpha=_RELAXATION)
 
     def _pull(self) -> Tensor:
-        pull = torch.mul(self.copy, self.data.support, out=self.scratch[2])
+        pull = self._supported(self.scratch[2])
         pull.mul_(2).sub_(self.copy).mul_(self.nu)
         for axis, variable in enumerate(self.gradients):
             clipped = self._clip(axis)
@@ -264,6 +264,10 @@ class _Solver:
             pull.narrow(axis, 1, size - 1).add_(before, alpha=factor)
             pull.select(axis, 0).add_(wanted.select(axis, -1), alpha=factor)
         return pull
+
+    def _supported(self, out: Tensor) -> Tensor:
+        """Proximal step of the splitting s = chi: zero off the support."""
+        return torch.mul(self.copy, self.data.support, out=out)
 
     def _clip(self, axis: int) -> Tensor:
         # gradients are kept as differences of neighbours, which saves a pass over memory

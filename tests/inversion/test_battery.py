@@ -13,10 +13,13 @@ from qsmnet.inversion.inverter import Inverter
 from qsmnet.volumes import LocalField, Susceptibility
 from qsmnet.weights.store import released_names
 
-CLASSICAL = ("tikhonov", "tkd", "tv")
+CLASSICAL = ("medi", "tikhonov", "tkd", "tv")
 _RELEASED = tuple(released_names())
 # lambda of TV is in ppm mm and goes with the field
-_SCALED_WITH_FIELD: Mapping[str, Mapping[str, float]] = {"tv": {"regularisation": 2e-5}}
+_SCALED_WITH_FIELD: Mapping[str, Mapping[str, float]] = {
+    "medi": {"regularisation": 2e-5},
+    "tv": {"regularisation": 2e-5},
+}
 
 
 def inverter(name: str, **overrides: float) -> Inverter:
