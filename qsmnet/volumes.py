@@ -28,6 +28,8 @@ class Scan:
         Main field in T.
     geometry
         Voxel size and B0 direction.
+    csf
+        Where cerebrospinal fluid is; None where not known.
     """
 
     wrapped_phase: Float[Tensor, "echo x y z"]
@@ -35,6 +37,7 @@ class Scan:
     echo_times: tuple[float, ...]
     b0: float
     geometry: Geometry
+    csf: Bool[Tensor, "x y z"] | None = None
 
     def __post_init__(self) -> None:
         _same_shape(wrapped_phase=self.wrapped_phase, magnitude=self.magnitude)
@@ -62,6 +65,8 @@ class TotalField:
         Echo-combined magnitude, arbitrary unit.
     radians_per_ppm
         Phase that 1 ppm makes at the longest echo; nonlinear data terms need it.
+    csf
+        Where cerebrospinal fluid is; None where not known.
     """
 
     field: Float[Tensor, "*batch x y z"]
@@ -70,9 +75,16 @@ class TotalField:
     noise: Float[Tensor, "*batch x y z"] | float | None = None
     magnitude: Float[Tensor, "*batch x y z"] | None = None
     radians_per_ppm: float | None = None
+    csf: Bool[Tensor, "*batch x y z"] | None = None
 
     def __post_init__(self) -> None:
-        _same_shape(field=self.field, mask=self.mask, magnitude=self.magnitude, noise=self.noise)
+        _same_shape(
+            field=self.field,
+            mask=self.mask,
+            magnitude=self.magnitude,
+            noise=self.noise,
+            csf=self.csf,
+        )
         _not_empty(self.mask)
 
 
@@ -170,7 +182,8 @@ class Susceptibility:
     mask
         Where ``chi`` is an estimate.
     reference
-        What chi is relative to: ``"none"`` (as the method left it) or ``"brain_mean"``.
+        What chi is relative to: ``"none"`` (as the method left it), ``"brain_mean"``,
+        ``"csf_mean"`` or ``"region_mean"``.
     uncertainty
         Standard deviation of chi in ppm, where the method gives one.
     flags

@@ -12,6 +12,7 @@ from qsmnet.cli import Parser
 from qsmnet.cli.compose import checked_weights, compose, settings
 from qsmnet.cli.reconstruct_inputs import Inputs, input_files, read_inputs
 from qsmnet.cli.reconstruct_outputs import planned_files, sidecar, write_outputs
+from qsmnet.cli.reconstruct_reference import apply_reference, read_regions
 from qsmnet.errors import UsageError
 from qsmnet.io.files import prepare_output_folder
 from qsmnet.pipeline import Pipeline
@@ -48,10 +49,12 @@ def main(argv: list[str]) -> int:
     inputs = read_inputs(args)
     for flag in inputs.flags:
         log.warning("warning: %s", flag)
+    inputs, region = read_regions(args, inputs)
     result = pipeline.reconstruct(inputs.data, inputs.mask)
+    result, reference = apply_reference(args.reference, result, inputs.data.csf, region)
     for flag in result.flags:
         log.warning("warning: %s", flag)
-    record = sidecar(inputs, result, _methods(args, inputs), args.reference)
+    record = sidecar(inputs, result, _methods(args, inputs), reference)
     record["weights"] = weights
     title = f"QSM, {args.inverter}"
     write_outputs(folder, inputs, result, record, title, args.keep, args.overwrite)
@@ -69,7 +72,7 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
         mask=compose("mask", "whole"),
         background=method("background", args.background or _BACKGROUND),
         inverter=method("inverter", args.inverter),
-        reference=args.reference,
+        reference="mean" if args.reference == "mean" else "none",
     )
 
 
@@ -126,9 +129,10 @@ def _parser() -> Parser:
     output.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     output.add_argument(
         "--reference",
-        choices=("mean", "none"),
+        metavar="mean|csf|FILE|none",
         default="mean",
-        help="zero of the map: its mean over the mask (default), or as the method left it",
+        help="zero of the map: its mean over the mask (default), over cerebrospinal fluid, over a "
+        "region (a mask file), or as the method left it",
     )
     output.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     output.add_argument("--debug", action="store_true", help="traceback on failure")
@@ -167,6 +171,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "--mask",
         metavar="FILE|NAME",
         help="a file; 'whole' for a grid that is all object; 'magnitude' (default for a scan)",
+    )
+    both.add_argument(
+        "--csf",
+        metavar="FILE|auto",
+        help="where cerebrospinal fluid is: a mask, or found in R2* of a scan's echoes; a "
+        "reference, and uniform for --inverter medi",
     )
     both.add_argument(
         "--b0-dir",

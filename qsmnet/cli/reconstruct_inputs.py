@@ -27,6 +27,8 @@ _B0_BOUNDS = (0.05, 14.0)
 # medians in ppm above which a field is in another unit: tissue makes 0.05, air and metal a few
 _LOCAL_FIELD_BOUND, _TOTAL_FIELD_BOUND = 1.0, 20.0
 # options that would be ignored, by what is given
+#: Zeros of a map that are not files.
+REFERENCES = ("mean", "csf", "none")
 _SCAN_ONLY = ("phase_range", "phase_sign", "unwrap", "set_unwrap")
 _USELESS = {
     "phase": ("field_support", "noise"),
@@ -72,6 +74,10 @@ def input_files(args: argparse.Namespace) -> tuple[tuple[str, Path], ...]:
         ("weights", [args.weights] if str(args.weights).endswith(".safetensors") else []),
     ]
     named += [("mask", [args.mask] if _is_file(args.mask) else [])]
+    # another command has neither
+    csf, zero = getattr(args, "csf", None), getattr(args, "reference", "none")
+    named += [("csf", [] if csf == "auto" else [csf])]
+    named += [("reference", [] if zero in REFERENCES else [zero])]
     named += [("noise", [args.noise] if _number(args.noise) is None else [])]
     return tuple((role, Path(f)) for role, files in named for f in files or () if f is not None)
 
