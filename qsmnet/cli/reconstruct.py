@@ -11,6 +11,7 @@ import torch
 from qsmnet.cli import Parser
 from qsmnet.cli.compose import checked_weights, compose, settings
 from qsmnet.cli.reconstruct_inputs import Inputs, input_files, read_inputs
+from qsmnet.cli.reconstruct_memory import check_memory
 from qsmnet.cli.reconstruct_outputs import planned_files, sidecar, write_outputs
 from qsmnet.cli.reconstruct_reference import apply_reference, read_regions
 from qsmnet.errors import UsageError
@@ -49,6 +50,8 @@ def main(argv: list[str]) -> int:
     inputs = read_inputs(args)
     for flag in inputs.flags:
         log.warning("warning: %s", flag)
+    if not args.no_memory_check:
+        _check_memory(args, pipeline, inputs)
     inputs, region = read_regions(args, inputs)
     result = pipeline.reconstruct(inputs.data, inputs.mask)
     result, reference = apply_reference(args.reference, result, inputs.data.csf, region)
@@ -74,6 +77,18 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
         inverter=method("inverter", args.inverter),
         reference="mean" if args.reference == "mean" else "none",
     )
+
+
+def _check_memory(args: argparse.Namespace, pipeline: Pipeline, inputs: Inputs) -> None:
+    data = inputs.data
+    stages: dict[tuple[str, str], object] = {("inverter", args.inverter): pipeline.inverter}
+    if not isinstance(data, LocalField):
+        stages["background", args.background or _BACKGROUND] = pipeline.background
+    if isinstance(data, Scan):
+        stages["unwrap", args.unwrap or _UNWRAP] = pipeline.unwrap
+    mask = inputs.mask if isinstance(data, Scan) else data.mask
+    if mask is not None:
+        check_memory(stages, data, mask)
 
 
 def _threads(number: int) -> int:
@@ -135,6 +150,9 @@ def _parser() -> Parser:
         "region (a mask file), or as the method left it",
     )
     output.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    output.add_argument(
+        "--no-memory-check", action="store_true", help="try, even if memory seems too small"
+    )
     output.add_argument("--debug", action="store_true", help="traceback on failure")
     return parser
 
