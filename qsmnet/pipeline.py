@@ -165,7 +165,7 @@ class Pipeline:
         log.info("unwrapping %d echoes", len(scan.echo_times))
         unwrapped = unwrap_echoes(scan, inside, self.unwrap)
         log.info("fitting the field")
-        total = self.fit(scan, unwrapped, inside)
+        total = replace(self.fit(scan, unwrapped, inside), csf=scan.csf)
         how = "residuals of the echo fit" if len(scan.echo_times) > 2 else "high-pass of the images"
         flags: tuple[str, ...] = () if self.unwrap.exact else (_INEXACT,)
         flags += (_OFFSET_STAYS,) if len(scan.echo_times) == 1 else ()
@@ -199,7 +199,8 @@ class Pipeline:
             log.info("inverting the total field")
             return self._finish(self.inverter(total), noise_source, total)
         log.info("removing the background field")
-        result = self._from_local(self.background(total), noise_source)
+        local = replace(self.background(total), csf=total.csf)
+        result = self._from_local(local, noise_source)
         return replace(result, total_field=total)
 
     def _from_local(self, local: LocalField, noise_source: str) -> Reconstruction:

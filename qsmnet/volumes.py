@@ -31,6 +31,8 @@ class Scan:
     offset_removed
         Whether the phase at TE = 0 was estimated and taken out, so that phase is proportional to
         the echo time.
+    csf
+        Where cerebrospinal fluid is; None where not known.
     """
 
     wrapped_phase: Float[Tensor, "echo x y z"]
@@ -39,6 +41,7 @@ class Scan:
     b0: float
     geometry: Geometry
     offset_removed: bool = False
+    csf: Bool[Tensor, "x y z"] | None = None
 
     def __post_init__(self) -> None:
         _same_shape(wrapped_phase=self.wrapped_phase, magnitude=self.magnitude)
@@ -66,6 +69,8 @@ class TotalField:
         Echo-combined magnitude, arbitrary unit.
     radians_per_ppm
         Phase that 1 ppm makes at the longest echo; nonlinear data terms need it.
+    csf
+        Where cerebrospinal fluid is; None where not known.
     """
 
     field: Float[Tensor, "*batch x y z"]
@@ -74,9 +79,16 @@ class TotalField:
     noise: Float[Tensor, "*batch x y z"] | float | None = None
     magnitude: Float[Tensor, "*batch x y z"] | None = None
     radians_per_ppm: float | None = None
+    csf: Bool[Tensor, "*batch x y z"] | None = None
 
     def __post_init__(self) -> None:
-        _same_shape(field=self.field, mask=self.mask, magnitude=self.magnitude, noise=self.noise)
+        _same_shape(
+            field=self.field,
+            mask=self.mask,
+            magnitude=self.magnitude,
+            noise=self.noise,
+            csf=self.csf,
+        )
         _not_empty(self.mask)
 
 
@@ -105,6 +117,8 @@ class LocalField:
     harmonic_removed
         Whether a background removal took every field out of ``field`` that is harmonic in the mask,
         the brain's own share too: then it is not the field of the sources in ``mask`` alone.
+    csf
+        Where cerebrospinal fluid is, which methods may take to be uniform; None where not known.
     """
 
     field: Float[Tensor, "*batch x y z"]
@@ -115,6 +129,7 @@ class LocalField:
     magnitude: Float[Tensor, "*batch x y z"] | None = None
     radians_per_ppm: float | None = None
     harmonic_removed: bool = False
+    csf: Bool[Tensor, "*batch x y z"] | None = None
 
     def __post_init__(self) -> None:
         _same_shape(
@@ -123,6 +138,7 @@ class LocalField:
             field_support=self.field_support,
             magnitude=self.magnitude,
             noise=self.noise,
+            csf=self.csf,
         )
         _not_empty(self.mask)
 
@@ -195,7 +211,8 @@ class Susceptibility:
     mask
         Where ``chi`` is an estimate.
     reference
-        What chi is relative to: ``"none"`` (as the method left it) or ``"brain_mean"``.
+        What chi is relative to: ``"none"`` (as the method left it), ``"brain_mean"``,
+        ``"csf_mean"`` or ``"region_mean"``.
     uncertainty
         Standard deviation of chi in ppm, where the method gives one.
     flags

@@ -84,7 +84,10 @@ def head(size: int) -> LocalField:
     geometry = Geometry((1.0, 1.0, 1.0), (0.1, 0.05, 0.99))
     field = Dipole(chi.shape, geometry).forward(chi)
     field += 0.001 * torch.randn(field.shape, generator=generator)
-    return LocalField(field * mask, mask, geometry, noise=0.001)
+    magnitude = (1 + 5 * chi) * mask + 0.01 * torch.rand(field.shape, generator=generator)
+    return LocalField(
+        field * mask, mask, geometry, noise=0.001, magnitude=magnitude, radians_per_ppm=20.0
+    )
 
 
 @contextlib.contextmanager

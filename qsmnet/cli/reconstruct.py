@@ -11,7 +11,9 @@ import torch
 from qsmnet.cli import Parser
 from qsmnet.cli.compose import checked_weights, compose, settings
 from qsmnet.cli.reconstruct_inputs import Inputs, input_files, read_inputs
+from qsmnet.cli.reconstruct_memory import check_memory
 from qsmnet.cli.reconstruct_outputs import planned_files, sidecar, write_outputs
+from qsmnet.cli.reconstruct_reference import apply_reference, read_regions
 from qsmnet.errors import UsageError
 from qsmnet.io.files import prepare_output_folder
 from qsmnet.pipeline import Pipeline
@@ -48,10 +50,14 @@ def main(argv: list[str]) -> int:
     inputs = read_inputs(args)
     for flag in inputs.flags:
         log.warning("warning: %s", flag)
+    if not args.no_memory_check:
+        _check_memory(args, pipeline, inputs)
+    inputs, region = read_regions(args, inputs)
     result = pipeline.reconstruct(inputs.data, inputs.mask)
+    result, reference = apply_reference(args.reference, result, inputs.data.csf, region)
     for flag in result.flags:
         log.warning("warning: %s", flag)
-    record = sidecar(inputs, result, _methods(args, inputs), args.reference)
+    record = sidecar(inputs, result, _methods(args, inputs), reference)
     record["weights"] = weights
     title = f"QSM, {args.inverter}"
     write_outputs(folder, inputs, result, record, title, args.keep, args.overwrite)
@@ -71,8 +77,20 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
         mask=compose("mask", "whole"),
         background=method("background", args.background or _BACKGROUND),
         inverter=method("inverter", args.inverter),
-        reference=args.reference,
+        reference="mean" if args.reference == "mean" else "none",
     )
+
+
+def _check_memory(args: argparse.Namespace, pipeline: Pipeline, inputs: Inputs) -> None:
+    data = inputs.data
+    stages: dict[tuple[str, str], object] = {("inverter", args.inverter): pipeline.inverter}
+    if not isinstance(data, LocalField):
+        stages["background", args.background or _BACKGROUND] = pipeline.background
+    if isinstance(data, Scan):
+        stages["unwrap", args.unwrap or _UNWRAP] = pipeline.unwrap
+    mask = inputs.object_mask if isinstance(data, Scan) else data.mask
+    if mask is not None:
+        check_memory(stages, data, mask)
 
 
 def _threads(number: int) -> int:
@@ -130,11 +148,15 @@ def _parser() -> Parser:
     output.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     output.add_argument(
         "--reference",
-        choices=("mean", "none"),
+        metavar="mean|csf|FILE|none",
         default="mean",
-        help="zero of the map: its mean over the mask (default), or as the method left it",
+        help="zero of the map: its mean over the mask (default), over cerebrospinal fluid, over a "
+        "region (a mask file), or as the method left it",
     )
     output.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    output.add_argument(
+        "--no-memory-check", action="store_true", help="try, even if memory seems too small"
+    )
     output.add_argument("--debug", action="store_true", help="traceback on failure")
     return parser
 
@@ -172,6 +194,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|NAME",
         help="a file; or a method: bet (a head's brain), magnitude (default for a scan), otsu, "
         "consensus, two_pass, quality; 'whole' for a grid that is all object",
+    )
+    both.add_argument(
+        "--csf",
+        metavar="FILE|auto",
+        help="where cerebrospinal fluid is: a mask, or found in R2* of a scan's echoes; a "
+        "reference, and uniform for --inverter medi",
     )
     both.add_argument(
         "--b0-dir",

@@ -31,6 +31,8 @@ _LOCAL_FIELD_BOUND, _TOTAL_FIELD_BOUND = 1.0, 20.0
 # options that would be ignored, by what is given
 _SCAN_STAGES = ("offset", "set_offset", "unwrap", "set_unwrap", "fit", "set_fit")
 _SCAN_ONLY = ("phase_range", "phase_sign", *_SCAN_STAGES)
+#: Zeros of a map that are not files.
+REFERENCES = ("mean", "csf", "none")
 _USELESS = {
     "phase": ("field_support", "noise"),
     "total_field": (*_SCAN_ONLY, "field_support"),
@@ -65,6 +67,11 @@ class Inputs:
     record: dict[str, object]
     flags: tuple[str, ...] = ()
 
+    @property
+    def object_mask(self) -> Tensor | None:
+        """``mask``, of two the whole object's."""
+        return self.mask.filled if isinstance(self.mask, MaskPair) else self.mask
+
 
 def input_files(args: argparse.Namespace) -> tuple[tuple[str, Path], ...]:
     """(role, file) of every file that the arguments name."""
@@ -75,6 +82,10 @@ def input_files(args: argparse.Namespace) -> tuple[tuple[str, Path], ...]:
         ("weights", [args.weights] if str(args.weights).endswith(".safetensors") else []),
     ]
     named += [("mask", [args.mask] if _is_file(args.mask) else [])]
+    # another command has neither
+    csf, zero = getattr(args, "csf", None), getattr(args, "reference", "none")
+    named += [("csf", [] if csf == "auto" else [csf])]
+    named += [("reference", [] if zero in REFERENCES else [zero])]
     named += [("noise", [args.noise] if _number(args.noise) is None else [])]
     return tuple((role, Path(f)) for role, files in named for f in files or () if f is not None)
 

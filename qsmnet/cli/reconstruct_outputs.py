@@ -60,7 +60,7 @@ def sidecar(
     inputs: Inputs,
     result: Reconstruction,
     methods: Mapping[str, Mapping[str, object]],
-    reference: str,
+    reference: Mapping[str, object],
 ) -> dict[str, Any]:
     """Everything needed to say how the map was made and to make it again; file names only."""
     chi, field = result.susceptibility, result.local_field or result.total_field
@@ -70,11 +70,7 @@ def sidecar(
     return {
         "description": "Magnetic susceptibility. Research use only, not a medical device.",
         "units": "ppm",
-        "reference": {
-            "method": "mean over the mask" if reference == "mean" else "none",
-            "subtracted_ppm": result.mean_before_reference if reference == "mean" else 0.0,
-            "mean_in_mask_before_ppm": result.mean_before_reference,
-        },
+        "reference": dict(reference),
         "statistics": {
             "voxels": int(chi.mask.sum()),
             "mean_ppm": float(inside.mean()),

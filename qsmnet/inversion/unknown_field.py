@@ -169,6 +169,7 @@ def volumes_of(local: LocalField) -> Iterator[LocalField]:
             magnitude=None if magnitude is None else volume(magnitude),
             radians_per_ppm=local.radians_per_ppm,
             harmonic_removed=local.harmonic_removed,
+            csf=None if local.csf is None else volume(local.csf),
         )
 
 
