@@ -29,7 +29,7 @@ from qsmnet.dipole import Dipole
 from qsmnet.geometry import Geometry
 from qsmnet.volumes import LocalField
 
-METHODS = ("tkd", "tikhonov", "tv", "kqsm", "unet")
+METHODS = ("tkd", "tikhonov", "tv", "nltv", "l1", "hdqsm", "tgv", "kqsm", "unet")
 COLUMNS = ("method", "seconds", "FFT pairs", "FFT grid", "s / pair", "ratio", "CPU ratio")
 COLUMNS += ("base GB", "peak GB")
 _REPEATS = 3
@@ -83,7 +83,7 @@ def head(size: int) -> LocalField:
     geometry = Geometry((1.0, 1.0, 1.0), (0.1, 0.05, 0.99))
     field = Dipole(chi.shape, geometry).forward(chi)
     field += 0.001 * torch.randn(field.shape, generator=generator)
-    return LocalField(field * mask, mask, geometry, noise=0.001)
+    return LocalField(field * mask, mask, geometry, noise=0.001, radians_per_ppm=20.0)
 
 
 @contextlib.contextmanager

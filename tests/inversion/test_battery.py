@@ -13,10 +13,13 @@ from qsmnet.inversion.inverter import Inverter
 from qsmnet.volumes import LocalField, Susceptibility
 from qsmnet.weights.store import released_names
 
-CLASSICAL = ("tikhonov", "tkd", "tv")
+CLASSICAL = ("hdqsm", "l1", "nltv", "tgv", "tikhonov", "tkd", "tv")
 _RELEASED = tuple(released_names())
 # lambda of TV is in ppm mm and goes with the field
-_SCALED_WITH_FIELD: Mapping[str, Mapping[str, float]] = {"tv": {"regularisation": 2e-5}}
+_SCALED_WITH_FIELD: Mapping[str, Mapping[str, float]] = {
+    name: {"regularisation": 2e-5} for name in ("hdqsm", "nltv", "tgv", "tv")
+}
+_SCALED_AGAINST_FIELD: Mapping[str, Mapping[str, float]] = {"l1": {"noise_gain": 10.0}}
 
 
 def inverter(name: str, **overrides: float) -> Inverter:
@@ -71,6 +74,7 @@ def test_homogeneous(name: str, scale: float, phantom: Callable) -> None:
     local = phantom((24, 23, 22), noise=0.001).local
     scaled = replace(local, field=local.field * scale, noise=local.noise * scale)
     units = {k: v * scale for k, v in _SCALED_WITH_FIELD.get(name, {}).items()}
+    units |= {k: v / scale for k, v in _SCALED_AGAINST_FIELD.get(name, {}).items()}
     expected = inverter(name)(local).chi * scale
     found = inverter(name, **units)(scaled).chi
     assert (found - expected).norm() < 1e-3 * expected.norm()
