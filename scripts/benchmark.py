@@ -30,7 +30,8 @@ from qsmnet.geometry import Geometry
 from qsmnet.volumes import LocalField
 
 METHODS = ("tkd", "tsvd", "tikhonov", "gradient_tikhonov", "iterative_tikhonov")
-METHODS += ("incomplete_spectrum", "ndi", "rts", "tv", "kqsm", "unet")
+METHODS += ("incomplete_spectrum", "ndi", "rts", "tv", "nltv", "l1", "hdqsm", "tgv", "medi")
+METHODS += ("kqsm", "unet")
 COLUMNS = ("method", "seconds", "FFT pairs", "FFT grid", "s / pair", "ratio", "CPU ratio")
 COLUMNS += ("base GB", "peak GB")
 _REPEATS = 3

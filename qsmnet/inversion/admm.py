@@ -93,10 +93,16 @@ class Solver:
         size = torch.linalg.vector_norm(torch.mul(self.chi, self.data.support, out=previous))
         return float(change / size.clamp_min(torch.finfo(size.dtype).tiny))
 
-    def model(self) -> Tensor:
-        """Field of the present chi in the mask; one FFT pair."""
+    def residual(self) -> Tensor:
+        """Model of chi in the mask, its background and constant included, less the field."""
         inside = torch.fft.rfftn(self.chi * self.data.support, dim=AXES)
-        return self._inverse_fft(inside.mul_(self.data.spectrum))
+        model = self._inverse_fft(inside.mul_(self.data.spectrum))
+        if self.harmonic is not None:
+            model = model + self.harmonic.field()
+        difference = model.sub_(self.data.field)
+        weight = self.data.weight
+        mean = torch.dot(weight.ravel(), difference.ravel()) / weight.sum()
+        return difference.sub_(mean)
 
     def _pull(self) -> Tensor:
         pull = torch.mul(self.copy, self.data.support, out=self.buffer)

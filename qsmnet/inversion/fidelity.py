@@ -15,7 +15,7 @@ meaning whatever the echo time.
 
 import math
 from abc import ABC, abstractmethod
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ RELAXATION = 1.6
 # voxel's noise moves them.
 _FIELD_PENALTY = 0.3  # mu over the mean weight
 _SUPPORT_PENALTY = 0.01  # nu over the mean weight
-_ABSOLUTE_STEP = 0.1  # mean weight over mu of the absolute term, in the field's spread
+_ABSOLUTE_STEP = 0.2  # mean weight over mu of the absolute term, in the field's spread
 _NEWTON_STEPS = 2  # after the linear one
 _LEAST_CURVATURE = 0.1  # of the absolute term's proximal step; 1 where it is linear
 
@@ -174,10 +174,11 @@ class _Pointwise(ABC):
         """Set v."""
         self.field = model
 
-    def follow(self, term: Quadratic) -> None:
+    def following(self, term: Quadratic) -> Self:
         """Go on where the linear term stands."""
         self.start(term.field)
         self.constant = -term.constant
+        return self
 
     def target(self, out: Tensor) -> Tensor:
         """Half spectrum of 2 P(v) - v."""

@@ -19,6 +19,8 @@ from qsmnet.inversion.unknown_field import DataTerm, noise_of_weighted, volumes_
 from qsmnet.volumes import LocalField, Susceptibility
 
 Support = Literal["auto", "mask", "free"]
+#: Flag of a nonlinear method that was not given the phase that 1 ppm makes.
+LINEAR = "radians_per_ppm unknown: the data term was linear (give echo times and B0)"
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ class RomeoUnwrap:
             return unwrapped
         x, y, z = _window(mask)
         phase, magnitude = (a[:, x, y, z] for a in (scan.wrapped_phase, scan.magnitude))
-        near, inside = replace(scan, wrapped_phase=phase, magnitude=magnitude), mask[x, y, z]
+        near = replace(scan, wrapped_phase=phase, magnitude=magnitude, csf=None)
+        inside = mask[x, y, z]
         voxels = inside.flatten().nonzero()[:, 0]
         for echo, volume in enumerate(unwrapped[:, x, y, z]):
             edges = edge_costs(near, inside, echo)

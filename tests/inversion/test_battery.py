@@ -13,23 +13,14 @@ from qsmnet.inversion.inverter import Inverter
 from qsmnet.volumes import LocalField, Susceptibility
 from qsmnet.weights.store import released_names
 
-CLASSICAL = (
-    "gradient_tikhonov",
-    "incomplete_spectrum",
-    "iterative_tikhonov",
-    "ndi",
-    "rts",
-    "tikhonov",
-    "tkd",
-    "tsvd",
-    "tv",
-)
+CLASSICAL = tuple(n for n in available("inverter") if "weights" not in settings("inverter", n))
 _RELEASED = tuple(released_names())
 # lambda of total variation is in ppm mm and goes with the field
 _SCALED_WITH_FIELD: Mapping[str, Mapping[str, float]] = {
     "rts": {"regularisation": 0.002},
-    "tv": {"regularisation": 2e-5},
+    **{name: {"regularisation": 2e-5} for name in ("hdqsm", "medi", "nltv", "tgv", "tv")},
 }
+_SCALED_AGAINST_FIELD: Mapping[str, Mapping[str, float]] = {"l1": {"noise_gain": 10.0}}
 
 
 def inverter(name: str, **overrides: float) -> Inverter:
@@ -84,6 +75,7 @@ def test_homogeneous(name: str, scale: float, phantom: Callable) -> None:
     local = phantom((24, 23, 22), noise=0.001).local
     scaled = replace(local, field=local.field * scale, noise=local.noise * scale)
     units = {k: v * scale for k, v in _SCALED_WITH_FIELD.get(name, {}).items()}
+    units |= {k: v / scale for k, v in _SCALED_AGAINST_FIELD.get(name, {}).items()}
     expected = inverter(name)(local).chi * scale
     found = inverter(name, **units)(scaled).chi
     assert (found - expected).norm() < 1e-3 * expected.norm()
