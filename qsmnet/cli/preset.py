@@ -27,7 +27,7 @@ class Preset:
 
     Parameters
     ----------
-    unwrap, mask, background, inverter
+    offset, unwrap, fit, mask, background, inverter
         ``{name: METHOD, parameter: value, ...}`` of the config group of that name.
     reference
         What zero of the map means, as ``--reference``.
@@ -38,7 +38,9 @@ class Preset:
         If a stage names no method.
     """
 
+    offset: Mapping[str, Any]
     unwrap: Mapping[str, Any]
+    fit: Mapping[str, Any]
     mask: Mapping[str, Any]
     background: Mapping[str, Any]
     inverter: Mapping[str, Any]
@@ -58,4 +60,4 @@ class Preset:
 
 
 #: Config groups in the order of the pipeline.
-STAGES = ("unwrap", "mask", "background", "inverter")
+STAGES = ("offset", "unwrap", "fit", "mask", "background", "inverter")

@@ -10,18 +10,19 @@ import torch
 
 from qsmnet.cli import Parser
 from qsmnet.cli.compose import checked_weights, compose, settings
+from qsmnet.cli.preset import STAGES, Choice, Preset
 from qsmnet.cli.reconstruct_inputs import Inputs, input_files, read_inputs
 from qsmnet.cli.reconstruct_memory import check_memory
 from qsmnet.cli.reconstruct_outputs import planned_files, sidecar, write_outputs
 from qsmnet.cli.reconstruct_reference import apply_reference, read_regions
 from qsmnet.errors import UsageError
 from qsmnet.io.files import prepare_output_folder
-from qsmnet.pipeline import Pipeline
+from qsmnet.pipeline import Pipeline, Reference
 from qsmnet.volumes import LocalField, Scan
 
 log = logging.getLogger(__name__)
 
-_OFFSET, _UNWRAP, _FIT, _BACKGROUND = "mcpc3ds", "romeo", "line", "vsharp"
+_PRESET = "default"
 
 _EXAMPLES = """examples:
   qsmnet reconstruct --phase phase.nii.gz --magnitude magnitude.nii.gz \\
@@ -44,8 +45,11 @@ def main(argv: list[str]) -> int:
     folder = prepare_output_folder(
         args.out, planned_files(args.keep), args.overwrite, [f for _, f in input_files(args)]
     )
-    overrides = _overrides(args, "inverter")
-    weights = checked_weights(args.inverter, overrides, args.config_dir)
+    preset: Preset = compose("preset", args.preset, (), args.config_dir)
+    args.choices = _choices(args, preset)
+    args.reference = args.reference or preset.reference
+    inverter = args.choices["inverter"]
+    weights = checked_weights(inverter.name, inverter.overrides, args.config_dir)
     pipeline = _pipeline(args)
     inputs = read_inputs(args)
     for flag in inputs.flags:
@@ -59,38 +63,52 @@ def main(argv: list[str]) -> int:
         log.warning("warning: %s", flag)
     record = sidecar(inputs, result, _methods(args, inputs), reference)
     record["weights"] = weights
-    title = f"QSM, {args.inverter}"
+    record["preset"] = args.preset
+    title = f"QSM, {inverter.name}"
     write_outputs(folder, inputs, result, record, title, args.keep, args.overwrite)
     log.info("wrote %s", ", ".join(str(folder / name) for name in ("chi.nii.gz", "report.png")))
     return 0
 
 
-def _pipeline(args: argparse.Namespace) -> Pipeline:
-    def method(group: str, name: str) -> Any:  # noqa: ANN401 the type is the config's business
-        return compose(group, name, _overrides(args, group), args.config_dir)
+def _choices(args: argparse.Namespace, preset: Preset) -> dict[str, Choice]:
+    """Take the preset's method of each stage, and what the command line changes of it."""
+    return {
+        stage: preset.choice(stage).changed(getattr(args, stage), _overrides(args, stage))
+        for stage in STAGES
+    }
 
-    # a mask that is a file needs no method; the pipeline still names one
-    return Pipeline(
-        offset=method("offset", args.offset or _OFFSET),
-        unwrap=method("unwrap", args.unwrap or _UNWRAP),
-        fit=method("fit", args.fit or _FIT),
-        mask=compose("mask", "whole"),
-        background=method("background", args.background or _BACKGROUND),
-        inverter=method("inverter", args.inverter),
-        reference="mean" if args.reference == "mean" else "none",
-    )
+
+def _pipeline(args: argparse.Namespace) -> Pipeline:
+    def method(stage: str) -> Any:  # noqa: ANN401 the type is the config's business
+        choice = args.choices[stage]
+        return compose(stage, choice.name, choice.overrides, args.config_dir)
+
+    # a mask is found, or read, with the inputs; the pipeline still names a method
+    stages = {stage: method(stage) for stage in STAGES if stage != "mask"}
+    reference: Reference = "mean" if args.reference == "mean" else "none"
+    return Pipeline(mask=compose("mask", "whole"), reference=reference, **stages)
+
+
+def _running(inputs: Inputs) -> tuple[str, ...]:
+    """Stages that are left after what was given, the mask's too if it had to be found."""
+    given = any(role == "mask" for role, _ in inputs.files)
+    skipped = {"mask"} if given else set()
+    if not isinstance(inputs.data, Scan):
+        skipped |= {"offset", "unwrap", "fit"}
+    if isinstance(inputs.data, LocalField):
+        skipped |= {"background"}
+    return tuple(stage for stage in STAGES if stage not in skipped)
 
 
 def _check_memory(args: argparse.Namespace, pipeline: Pipeline, inputs: Inputs) -> None:
-    data = inputs.data
-    stages: dict[tuple[str, str], object] = {("inverter", args.inverter): pipeline.inverter}
-    if not isinstance(data, LocalField):
-        stages["background", args.background or _BACKGROUND] = pipeline.background
-    if isinstance(data, Scan):
-        stages["unwrap", args.unwrap or _UNWRAP] = pipeline.unwrap
-    mask = inputs.object_mask if isinstance(data, Scan) else data.mask
+    stages: dict[tuple[str, str], object] = {
+        (stage, args.choices[stage].name): getattr(pipeline, stage)
+        for stage in _running(inputs)
+        if stage != "mask"
+    }
+    mask = inputs.object_mask if isinstance(inputs.data, Scan) else inputs.data.mask
     if mask is not None:
-        check_memory(stages, data, mask)
+        check_memory(stages, inputs.data, mask)
 
 
 def _threads(number: int) -> int:
@@ -119,18 +137,13 @@ def _radii(largest: float) -> list[float]:
 
 def _methods(args: argparse.Namespace, inputs: Inputs) -> dict[str, dict[str, object]]:
     """Record the settings of the stages that ran."""
-    stages = {"inverter": args.inverter}
-    if not isinstance(inputs.data, LocalField):
-        stages["background"] = args.background or _BACKGROUND
-    if isinstance(inputs.data, Scan):
-        stages["fit"] = args.fit or _FIT
-        stages["unwrap"] = args.unwrap or _UNWRAP
-        stages["offset"] = args.offset or _OFFSET
-    if not any(role == "mask" for role, _ in inputs.files):
-        stages["mask"] = args.mask or "magnitude"
+    chosen = {stage: args.choices[stage] for stage in _running(inputs)}
     return {
-        group: {"name": name, **settings(group, name, _overrides(args, group), args.config_dir)}
-        for group, name in reversed(stages.items())
+        stage: {
+            "name": choice.name,
+            **settings(stage, choice.name, choice.overrides, args.config_dir),
+        }
+        for stage, choice in chosen.items()
     }
 
 
@@ -149,9 +162,8 @@ def _parser() -> Parser:
     output.add_argument(
         "--reference",
         metavar="mean|csf|FILE|none",
-        default="mean",
-        help="zero of the map: its mean over the mask (default), over cerebrospinal fluid, over a "
-        "region (a mask file), or as the method left it",
+        help="zero of the map (default: the preset's): its mean over the mask, over cerebrospinal "
+        "fluid, over a region (a mask file), or as the method left it",
     )
     output.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     output.add_argument(
@@ -212,14 +224,20 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 def _add_methods(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("methods (names of configs; SETTING is name=value)")
-    group.add_argument("--inverter", required=True, metavar="NAME", help="dipole inversion")
+    group.add_argument(
+        "--preset",
+        default=_PRESET,
+        metavar="NAME",
+        help="methods of every stage that is not named here: default, consensus2024, fast",
+    )
+    group.add_argument("--inverter", metavar="NAME", help="dipole inversion")
     group.add_argument(
         "--weights", metavar="FILE", help="your own checkpoint, for a learned inverter"
     )
-    group.add_argument("--offset", metavar="NAME", help=f"phase at TE = 0; default: {_OFFSET}")
-    group.add_argument("--unwrap", metavar="NAME", help=f"default: {_UNWRAP}")
-    group.add_argument("--fit", metavar="NAME", help=f"echoes to a field; default: {_FIT}")
-    group.add_argument("--background", metavar="NAME", help=f"default: {_BACKGROUND}")
+    group.add_argument("--offset", metavar="NAME", help="removes the phase at TE = 0")
+    group.add_argument("--unwrap", metavar="NAME", help="unwrapping in space")
+    group.add_argument("--fit", metavar="NAME", help="echoes to a field")
+    group.add_argument("--background", metavar="NAME", help="removes the field of sources outside")
     group.add_argument(
         "--max-radius", type=float, metavar="MM", help="largest sphere of vsharp (default: 12)"
     )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qsmnet.cli.compose import compose
+from qsmnet.cli.preset import Choice
 from qsmnet.errors import InconsistentError, PhysicsError, UsageError
 from qsmnet.geometry import Geometry
 from qsmnet.io.nifti import Volume, check_same_grid, read_mask, read_volume
@@ -301,14 +302,15 @@ def _is_file(mask: str | None) -> bool:
 def _mask(
     args: argparse.Namespace, reference: Volume, evidence: Evidence | None
 ) -> Tensor | MaskPair:
-    name = args.mask or "magnitude"
-    if _is_file(name):
-        volume = read_mask(name)
+    if _is_file(args.mask):
+        volume = read_mask(args.mask)
         check_same_grid(reference, volume)
         return volume.tensor()
-    method = compose("mask", name, args.set_mask or (), args.config_dir)
-    if evidence is None and name != "whole":
-        raise UsageError("--mask", f"{name} needs --magnitude", "add it, or give a mask file")
+    choice: Choice = args.choices["mask"] if args.choices else Choice(args.mask)
+    method = compose("mask", choice.name, choice.overrides, args.config_dir)
+    if evidence is None and choice.name != "whole":
+        fix = "add it, or give a mask file"
+        raise UsageError("--mask", f"{choice.name} needs --magnitude", fix)
     return find_mask(method, evidence or Evidence(reference.tensor(), reference.geometry))
 
 
