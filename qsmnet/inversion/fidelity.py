@@ -15,7 +15,7 @@ meaning whatever the echo time.
 
 import math
 from abc import ABC, abstractmethod
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -28,7 +28,8 @@ RELAXATION = 1.6
 # Tuned on 64^3 to 96^3 heads, noise 0 to 0.01 ppm: fewest FFT pairs to within 0.5 points of the
 # limit. All are relative to scales of the data, so that neither the field's unit nor the best
 # voxel's noise moves them.
-_FIELD_PENALTY = 0.3  # mu over the mean weight
+#: mu over the mean weight.
+FIELD_PENALTY = 0.3
 _SUPPORT_PENALTY = 0.01  # nu over the mean weight
 _ABSOLUTE_STEP = 0.2  # mean weight over mu of the absolute term, in the field's spread
 _NEWTON_STEPS = 2  # after the linear one
@@ -74,7 +75,7 @@ class Quadratic:
     def __init__(self, data: DataTerm, constant: bool = True) -> None:
         # W is relative to the best voxel; the penalties follow the typical one
         self.level = data.mean_weight()
-        self.penalty = _FIELD_PENALTY * self.level
+        self.penalty = FIELD_PENALTY * self.level
         self.support_penalty = _SUPPORT_PENALTY * self.level
         self.measured = data.field
         self.kappa = data.weight / (data.weight + self.penalty)
@@ -138,7 +139,7 @@ class Zeros:
     def start(self, model: Tensor) -> None:
         """Hold nothing."""
 
-    def target(self, out: Tensor) -> Tensor:
+    def target(self, out: Tensor) -> Tensor:  # noqa: ARG002 the protocol's
         """Half spectrum of the data."""
         return self.transformed.clone()
 
@@ -155,6 +156,7 @@ class _Pointwise(ABC):
     needs_model = True
     level: float
     penalty: float
+    support_penalty: float
 
     def __init__(self, data: DataTerm, radians_per_ppm: float | None, constant: bool) -> None:
         self.index = data.weight.ravel().nonzero().ravel()
@@ -165,20 +167,14 @@ class _Pointwise(ABC):
         self.constant = torch.zeros((), dtype=data.field.dtype, device=data.field.device)
         self.correction = torch.zeros_like(data.field)
 
-    @property
-    def support_penalty(self) -> float:
-        """As the quadratic term's in proportion to the penalty."""
-        return _SUPPORT_PENALTY / _FIELD_PENALTY * self.penalty
-
     def start(self, model: Tensor) -> None:
         """Set v."""
         self.field = model
 
-    def following(self, term: Quadratic) -> Self:
+    def follow(self, term: Quadratic) -> None:
         """Go on where the linear term stands."""
         self.start(term.field)
-        self.constant = -term.constant
-        return self
+        self.constant = term.constant
 
     def target(self, out: Tensor) -> Tensor:
         """Half spectrum of 2 P(v) - v."""
@@ -217,7 +213,8 @@ class Nonlinear(_Pointwise):
     def __init__(self, data: DataTerm, radians_per_ppm: float, constant: bool = True) -> None:
         super().__init__(data, radians_per_ppm, constant)
         self.level = data.mean_weight()
-        self.penalty = _FIELD_PENALTY * self.level
+        self.penalty = FIELD_PENALTY * self.level
+        self.support_penalty = _SUPPORT_PENALTY * self.level
         self.pull = self.penalty / (self.weight + self.penalty)
         self.scale = radians_per_ppm
 
@@ -250,6 +247,7 @@ class Absolute(_Pointwise):
         root = self.weight.sqrt()
         self.level = float(root.mean())
         self.penalty = self.level / (_ABSOLUTE_STEP * data.scale())
+        self.support_penalty = _SUPPORT_PENALTY / FIELD_PENALTY * self.penalty
         self.bound = root / self.penalty
 
     def _proximal(self, residual: Tensor) -> Tensor:

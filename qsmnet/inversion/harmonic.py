@@ -9,7 +9,7 @@ r"""A residual background h, weakly harmonic in the mask, beside the field of ch
 import torch
 from torch import Tensor
 
-from qsmnet.inversion.fidelity import AXES, RELAXATION
+from qsmnet.inversion.fidelity import AXES, FIELD_PENALTY, RELAXATION
 from qsmnet.inversion.gradient import laplacian_spectrum
 from qsmnet.inversion.unknown_field import DataTerm
 
@@ -24,7 +24,7 @@ class WeakHarmonic:
     data
         The data term; h is harmonic where chi is sought.
     beta
-        In mm^4, times the level of the data term.
+        In mm^4, beside a data term of mean weight 1.
     penalty
         Of the splitting of the field, mu.
     """
@@ -42,7 +42,7 @@ class WeakHarmonic:
         self.share = penalty / total
         self.laplacian = laplacian
         # of v, what the proximal step takes away
-        self.shrink = data.support * (beta / (beta + own))
+        self.shrink = data.support * (1 - own / (own + beta * penalty / FIELD_PENALTY))
         self.variable = torch.zeros_like(data.field)
 
     def couple(self, target: Tensor) -> Tensor:

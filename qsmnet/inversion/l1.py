@@ -52,8 +52,8 @@ class L1(Variational):
         ``mask`` confines chi to the mask, ``free`` does not, ``auto`` is ``free`` where
         `LocalField.harmonic_removed` says so; see `TV`.
     weak_harmonic
-        :math:`\beta` in mm^4 of the residual background h, per ppm of the field's spread; 0 has
-        none.
+        :math:`\beta` in mm^4 of the residual background h, beside a quadratic term that pulls as
+        hard at 6 % of the field's spread; 0 has none.
     constant
         Whether c is free; without, 0.
     max_iterations, tolerance
@@ -91,7 +91,8 @@ class L1(Variational):
         first = self._solver(data, local, linear, strength * residual, start)
         first.run(_START_ITERATIONS, self.tolerance)
         scale = local.radians_per_ppm if self.nonlinear else None
-        absolute = Absolute(data, scale, self.constant).following(linear)
+        absolute = Absolute(data, scale, self.constant)
+        absolute.follow(linear)
         solver = self._solver(data, local, absolute, strength, first.chi)
         solver.run(self.max_iterations, self.tolerance)
         return solver

@@ -87,7 +87,8 @@ class NonlinearTV(Variational):
             solver.run(self.max_iterations, self.tolerance)
             return solver.chi
         solver.run(self.linear_iterations, self.tolerance)
-        solver.fidelity = Nonlinear(data, scale, self.constant).following(linear)
+        solver.fidelity = term = Nonlinear(data, scale, self.constant)
+        term.follow(linear)
         solver.run(self.max_iterations, self.tolerance)
         return solver.chi
 

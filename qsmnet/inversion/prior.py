@@ -84,7 +84,7 @@ class TotalVariation:
     def couple(self, spectrum: Tensor) -> None:
         """Add nothing."""
 
-    def advance(self, chi: Tensor, spectrum: Tensor) -> None:
+    def advance(self, chi: Tensor, spectrum: Tensor) -> None:  # noqa: ARG002 the protocol's
         """Over-relaxed."""
         for axis, variable in enumerate(self.gradients):
             clipped = self._clip(axis)

@@ -75,7 +75,7 @@ class TGV(Variational):
 
     summary: ClassVar[Summary] = Summary(
         cost="5 FFT pairs an iteration, 20 to 40 iterations; 6 with weak_harmonic",
-        use="The most accurate of the family where chi varies smoothly; the dearest.",
+        use="Where chi varies smoothly and TV would make steps; elsewhere as TV.",
         reference="Langkammer et al. 2015, 10.1016/j.neuroimage.2015.02.041",
     )
 
@@ -92,8 +92,8 @@ class TGV(Variational):
         solver = self._solver(data, local, linear, self.weight_of_gradient(local), start)
         solver.run(self.max_iterations, self.tolerance)
         if self.nonlinear and local.radians_per_ppm is not None:
-            term = Nonlinear(data, local.radians_per_ppm, self.constant)
-            solver.fidelity = term.following(linear)
+            solver.fidelity = term = Nonlinear(data, local.radians_per_ppm, self.constant)
+            term.follow(linear)
             solver.run(self.max_iterations, self.tolerance)
         return solver.chi
 

@@ -99,7 +99,7 @@ class Variational(ABC):
         start = None if initial is None else data.pad(initial * local.mask)
         return data.paste(self._solve(data, local, start), local)
 
-    def _flags(self, local: LocalField) -> tuple[str, ...]:
+    def _flags(self, local: LocalField) -> tuple[str, ...]:  # noqa: ARG002 of no method by itself
         return ()
 
     @abstractmethod
@@ -120,11 +120,9 @@ class Variational(ABC):
         free = self.support == "free" or (self.support == "auto" and local.harmonic_removed)
         harmonic = None
         if self.weak_harmonic > 0:
-            beta = self.weak_harmonic * fidelity.level
-            harmonic = WeakHarmonic(data, beta, fidelity.penalty)
-        solver = Solver(
-            data, fidelity, self._prior(data, strength * fidelity.level), free, harmonic
-        )
+            harmonic = WeakHarmonic(data, self.weak_harmonic, fidelity.penalty)
+        prior = self._prior(data, strength * fidelity.level)
+        solver = Solver(data, fidelity, prior, free, harmonic)
         if start is not None:
             solver.start_from(start)
         return solver

@@ -38,6 +38,7 @@ def phantom() -> Callable[..., Phantom]:
         b0_dir: Triple = OBLIQUE,
         noise: float = 0.0,
         seed: int = 0,
+        bleed: float = 0.0,
     ) -> Phantom:
         generator = torch.Generator().manual_seed(seed)
         geometry = Geometry(voxel_size, b0_dir)
@@ -51,6 +52,7 @@ def phantom() -> Callable[..., Phantom]:
             inside = sum((axis - c) ** 2 for axis, c in at) < 0.2**2
             chi = torch.where(inside, torch.tensor(value), chi)
         chi = chi * mask
+        chi = torch.where(x**2 + y**2 + z**2 < 0.15**2, chi + bleed, chi)
         field = Dipole(shape, geometry, padding=2.0).forward(chi)
         field += noise * torch.randn(shape, generator=generator)
         return Phantom(chi, LocalField(field * mask, mask, geometry, noise=noise or None))
