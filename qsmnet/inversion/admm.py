@@ -10,9 +10,11 @@ v - P(v) of one array: v <- v + a (A chi - P(v)), and the FFT step draws A chi t
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from qsmnet.inversion.fidelity import AXES, RELAXATION, Fidelity
+from qsmnet.inversion.fluid import UniformFluid
 from qsmnet.inversion.harmonic import WeakHarmonic
 from qsmnet.inversion.prior import Prior
 from qsmnet.inversion.unknown_field import DataTerm
@@ -33,6 +35,8 @@ class Solver:
         Whether chi may leave the mask.
     harmonic
         The weak harmonic term, if any.
+    fluid
+        Weight of `UniformFluid`, if any.
     """
 
     def __init__(
@@ -42,9 +46,12 @@ class Solver:
         prior: Prior,
         free: bool,
         harmonic: WeakHarmonic | None = None,
+        fluid: Float[Tensor, "x y z"] | None = None,
     ) -> None:
         self.data, self.fidelity, self.prior, self.harmonic = data, fidelity, prior, harmonic
-        self.nu = 0.0 if free else fidelity.support_penalty
+        self.free, self.nu = free, 0.0 if free else fidelity.support_penalty
+        self.fluid = None if fluid is None else UniformFluid(fluid, fidelity.level, self.nu)
+        self.nu = self.nu if self.fluid is None else self.fluid.penalty
         # a uniform susceptibility has a field that is harmonic in the mask: what h takes up
         self.uniform = None if free or harmonic else data.uniform()
         self.steps = 0
@@ -105,7 +112,7 @@ class Solver:
         return difference.sub_(mean)
 
     def _pull(self) -> Tensor:
-        pull = torch.mul(self.copy, self.data.support, out=self.buffer)
+        pull = self._confined(self.buffer)
         pull.mul_(2).sub_(self.copy).mul_(self.nu)
         self.prior.pull(pull)
         return pull
@@ -114,7 +121,7 @@ class Solver:
         missing = 0.0
         self.prior.advance(self.chi, spectrum)
         if self.nu:
-            step = torch.mul(self.copy, self.data.support, out=self.buffer).sub_(self.chi)
+            step = self._confined(self.buffer).sub_(self.chi)
             self.copy.sub_(step, alpha=RELAXATION)
         if self.fidelity.needs_model:
             spectrum = spectrum.mul_(self.data.spectrum)
@@ -124,6 +131,16 @@ class Solver:
             missing = self._missing_level(model)
             self.fidelity.advance(model)
         self._raise(missing)
+
+    def _confined(self, out: Tensor) -> Tensor:
+        """Proximal step of the copy of chi: zero off the support, together in the fluid."""
+        if self.free:
+            out.copy_(self.copy)
+        else:
+            torch.mul(self.copy, self.data.support, out=out)
+        if self.fluid is not None:
+            self.fluid.draw_together(out)
+        return out
 
     def _missing_level(self, model: Tensor) -> float:
         """Uniform susceptibility that the residual of ``model`` asks for; now and then only."""

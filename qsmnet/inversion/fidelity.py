@@ -81,6 +81,7 @@ class Quadratic:
         self.kappa = data.weight / (data.weight + self.penalty)
         self.total = self.kappa.sum() if constant else torch.tensor(math.inf)
         self.correction = torch.empty_like(data.field)
+        self.constant = torch.zeros((), dtype=data.field.dtype, device=data.field.device)
 
     def start(self, model: Tensor) -> None:
         """Set v."""

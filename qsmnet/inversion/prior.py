@@ -5,6 +5,7 @@ of the object's.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -54,10 +55,13 @@ def first_step(data: DataTerm) -> float:
 class TotalVariation:
     r""":math:`\lambda \sum_i \sum_{edges} |\partial_i \chi|`, with lambda times the data's level.
 
-    Gradients are kept as differences of neighbours, which saves a pass over memory.
+    Gradients are kept as differences of neighbours, which saves a pass over memory. Edges may be
+    given: 1 where one counts, one array an axis.
     """
 
-    def __init__(self, data: DataTerm, strength: float) -> None:
+    def __init__(
+        self, data: DataTerm, strength: float, edges: Sequence[Tensor] | None = None
+    ) -> None:
         self.data = data
         self.threshold = first_step(data)
         self.rho = strength / self.threshold
@@ -65,7 +69,8 @@ class TotalVariation:
         self.stiffness = self.rho * laplacian_spectrum(
             data.shape, data.voxel_size, spectrum.dtype, spectrum.device
         )
-        self.edges = [edges_inside(data.support, axis) for axis in range(3)]
+        inside = [edges_inside(data.support, axis) for axis in range(3)]
+        self.edges = inside if edges is None else edges
         # fresh memory costs more than what is done with it
         self.scratch = [torch.empty_like(data.field) for _ in range(2)]
 

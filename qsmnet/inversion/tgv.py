@@ -84,7 +84,7 @@ class TGV(Variational):
         if not 0 < self.second_order < math.inf:
             raise ValueError(f"second_order must be positive, got {self.second_order}")
 
-    def _prior(self, data: DataTerm, strength: float) -> Prior:
+    def _prior(self, data: DataTerm, local: LocalField, strength: float) -> Prior:  # noqa: ARG002
         return GeneralisedVariation(data, strength, strength * self.second_order)
 
     def _solve(self, data: DataTerm, local: LocalField, start: Tensor | None) -> Tensor:

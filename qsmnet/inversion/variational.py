@@ -93,7 +93,7 @@ class Variational(ABC):
         return self.regularisation + self.noise_gain * noise_of_weighted(local)
 
     def _volume(self, local: LocalField, initial: Tensor | None) -> Tensor:
-        data = DataTerm.of(local, self.kernel, self.padding)
+        data = self._data(local)
         if data.scale() == 0:
             return torch.zeros_like(local.field)
         start = None if initial is None else data.pad(initial * local.mask)
@@ -106,8 +106,14 @@ class Variational(ABC):
     def _solve(self, data: DataTerm, local: LocalField, start: Tensor | None) -> Tensor:
         """Susceptibility on the padded grid."""
 
-    def _prior(self, data: DataTerm, strength: float) -> Prior:
+    def _data(self, local: LocalField) -> DataTerm:
+        return DataTerm.of(local, self.kernel, self.padding)
+
+    def _prior(self, data: DataTerm, local: LocalField, strength: float) -> Prior:  # noqa: ARG002 of TV
         return TotalVariation(data, strength)
+
+    def _fluid(self, data: DataTerm, local: LocalField) -> Tensor | None:  # noqa: ARG002 of MEDI's
+        return None
 
     def _solver(
         self,
@@ -121,8 +127,8 @@ class Variational(ABC):
         harmonic = None
         if self.weak_harmonic > 0:
             harmonic = WeakHarmonic(data, self.weak_harmonic, fidelity.penalty)
-        prior = self._prior(data, strength * fidelity.level)
-        solver = Solver(data, fidelity, prior, free, harmonic)
+        prior = self._prior(data, local, strength * fidelity.level)
+        solver = Solver(data, fidelity, prior, free, harmonic, self._fluid(data, local))
         if start is not None:
             solver.start_from(start)
         return solver

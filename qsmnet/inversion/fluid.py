@@ -1,0 +1,35 @@
+r"""Cerebrospinal fluid drawn to its own mean.
+
+.. math:: \frac{\lambda_f}{2} \sum_{fluid} (\chi - \bar\chi_{fluid})^2
+
+(MEDI+0: Liu Z et al. 2018, 10.1002/mrm.26946).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_PENALTY = 0.01  # of the splitting chi = s over the level, where the support asks for none
+
+
+class UniformFluid:
+    """The term as a part of the proximal step of the copy of chi.
+
+    Parameters
+    ----------
+    weight
+        On the padded grid: 0 outside of the fluid, in it lambda_f relative to the data.
+    level
+        Typical curvature of the data term.
+    penalty
+        Of the copy; 0 where nothing else asks for one.
+    """
+
+    def __init__(self, weight: Float[Tensor, "x y z"], level: float, penalty: float) -> None:
+        self.penalty = penalty or _PENALTY * level
+        self.share = weight / weight.sum()
+        self.draw = weight * level / (weight * level + self.penalty)
+
+    def draw_together(self, chi: Float[Tensor, "x y z"]) -> None:
+        """Move ``chi`` in the fluid towards its mean there, in place."""
+        chi.lerp_(torch.dot(self.share.ravel(), chi.ravel()), self.draw)
