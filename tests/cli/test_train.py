@@ -14,7 +14,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from train_settings import TINY
+from train_command import TINY, one_error, train
 
 from qsmnet.cli import main
 from qsmnet.cli.train import _card, _module
@@ -38,24 +38,12 @@ def drawn():
     """Ask for pictures."""
 
 
-def train(*settings):
-    return main(["train", *settings])
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Folder of a finished run of four steps."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     assert train(*TINY, f"out={folder}", "trainer.max_steps=4") == 0
     return folder
-
-
-def one_error(capsys):
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("qsmnet: error: ")
-    assert "\n" not in error
-    assert "Traceback" not in error
-    return error
 
 
 def test_run_leaves_all_that_is_promised(run):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from train_settings import TINY
+from train_command import TINY, one_error, train
 
 from qsmnet.cli import main
 from qsmnet.io.nifti import read_volume
@@ -29,18 +29,6 @@ as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere"
 def undrawn(monkeypatch):
     """Pictures take longer than these runs."""
     monkeypatch.setattr(Pictures, "on_validation_end", lambda *_: None)
-
-
-def train(*settings):
-    return main(["train", *settings])
-
-
-def one_error(capsys):
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("qsmnet: error: ")
-    assert "\n" not in error
-    assert "Traceback" not in error
-    return error
 
 
 @pytest.fixture(scope="module")
