@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_PENALTY = 0.01  # of the splitting chi = s over the level, where the support asks for none
+# Of the splitting chi = s over the level, where the support asks for none: it holds chi back
+# everywhere, and 0.01 cost 3 points of NRMSE after V-SHARP within the default iterations.
+_PENALTY = 0.001
 
 
 class UniformFluid:
