@@ -17,7 +17,7 @@ from qsmnet.inversion.tv import TV
 from qsmnet.inversion.unknown_field import DataTerm
 from qsmnet.volumes import LocalField
 
-CONVERGED = {"max_iterations": 100, "tolerance": 0.0}
+CONVERGED = {"max_iterations": 80, "tolerance": 0.0}
 RADIANS = 20.0  # a ppm, such as at 3 T and 25 ms
 #: Everything that TV does not have is off.
 AS_TV = {"regularisation": 2e-5, "noise_gain": 0.06, "edge_share": 0.0, "merit": 0.0}
@@ -134,13 +134,13 @@ def test_fluid_is_drawn_together_about_its_own_mean(
     dipole = Dipole(chi.shape, case.local.geometry, padding=2.0)
     field = case.local.field + dipole.forward(chi - case.chi) * case.local.mask
     local = replace(case.local, field=field, csf=fluid, harmonic_removed=harmonic_removed)
-    maps = {w: MEDI(csf_weight=w, max_iterations=80)(local).chi for w in (0.0, 0.1, 10.0)}
+    settled = {"max_iterations": 80, "tolerance": 0.0}
+    maps = {w: MEDI(csf_weight=w, **settled)(local).chi for w in (0.0, 1.0)}
     spread = {weight: float(found[fluid].std()) for weight, found in maps.items()}
-    assert spread[0.1] < 0.7 * spread[0.0]
-    assert spread[10.0] < 0.2 * spread[0.0]
+    assert spread[1.0] < 0.3 * spread[0.0]
     # to its mean, not to zero
     expected = chi[fluid].mean() - chi[case.local.mask].mean()
-    found = maps[10.0][fluid].mean() - maps[10.0][case.local.mask].mean()
+    found = maps[1.0][fluid].mean() - maps[1.0][case.local.mask].mean()
     assert float(found) == pytest.approx(float(expected), rel=0.15)
 
 
