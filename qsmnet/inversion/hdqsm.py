@@ -69,9 +69,9 @@ class HDQSM(Variational):
         If a parameter is out of range.
     """
 
-    first_regularisation: float = 0.2
+    first_regularisation: float = 0.06
     first_iterations: int = 20
-    quantile: float = 0.999
+    quantile: float = 0.99
 
     summary: ClassVar[Summary] = Summary(
         cost="2 FFT pairs an iteration, 50 to 70 iterations; 3 with weak_harmonic",
