@@ -223,7 +223,7 @@ def test_smoke_run_of_the_committed_script(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("classical_pipeline", FOLDER / "run.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    named = ["best_path", "vsharp", "tkd", "best_path, vsharp, tkd"]
+    named = ["best_path", "vsharp", "tkd", "romeo, vsharp, tkd"]
     arguments = ["run.py", "--smoke", "--threads", "1", "--out", str(tmp_path), "--methods", *named]
     monkeypatch.setattr(sys, "argv", [*arguments, "--conditions", "1 mm 3 T lesions"])
     module.main()
