@@ -57,7 +57,9 @@ class HDQSM(Variational):
     padding
         Size of the periodic FFT grid over that of the mask's bounding box.
     first_regularisation
-        :math:`\lambda_1` in mm.
+        :math:`\lambda_1` in mm. Of 0.06, 0.1, 0.2 and 0.4, with quantiles of 0.99 to 1, the default
+        did best on four heads of 2 mm, mean NRMSE with the true field and its noise and with the
+        field of the echoes: 25.1 and 44.3 %, where `TV` has 23.9 and 59.7 %.
     first_iterations
         Of the first stage, at most, its start not counted.
     quantile

@@ -52,7 +52,9 @@ class TV(Variational):
         is ``free`` where `LocalField.harmonic_removed` says so, else ``mask``.
     weak_harmonic
         :math:`\beta` in mm^4: how much the residual background h costs where it is not harmonic.
-        0 has none. Susceptibility whose field is harmonic in the mask is then lost with it.
+        0 has none, 100 takes up smooth backgrounds. Susceptibility whose field is harmonic in the
+        mask is lost with them: on a head of 2 mm that had no background the error doubled, with one
+        of 0.4 and 1.7 times the spread of the local field it fell from 76 and 300 % to 34 and 46 %.
     constant
         Whether c is free; without, 0.
     outside
