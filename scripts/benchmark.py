@@ -34,7 +34,8 @@ METHODS += ("incomplete_spectrum", "ndi", "rts", "tv", "nltv", "l1", "hdqsm", "t
 METHODS += ("kqsm", "unet")
 COLUMNS = ("method", "seconds", "FFT pairs", "FFT grid", "s / pair", "ratio", "CPU ratio")
 COLUMNS += ("base GB", "peak GB")
-_REPEATS = 3
+# at least; short ones go on until memory has settled, which takes fresh processes half a second
+_REPEATS, _SECONDS = 3, 1.0
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(measure(arguments.child, arguments.size, arguments.threads)))
         return
-    print(f"{arguments.size}^3 voxels, {arguments.threads} threads, median of {_REPEATS}\n")
+    print(f"{arguments.size}^3 voxels, {arguments.threads} threads, median of {_REPEATS} or more\n")
     print(f"| {' | '.join(COLUMNS)} |")
     print("|" + "---|" * len(COLUMNS))
     for method in arguments.methods:
@@ -62,7 +63,7 @@ def measure(name: str, size: int, threads: int) -> dict[str, Any]:
     base = _memory()
     with counted_ffts() as calls:  # the first run also fills caches of kernels
         method(local)
-    seconds, processor = _timed(lambda: method(local), _REPEATS)
+    seconds, processor = _timed(lambda: method(local))
     result: dict[str, Any] = {"seconds": seconds, "base": base, "peak": _memory()}
     if calls:
         grid, pairs = calls.most_common(1)[0]
@@ -121,12 +122,13 @@ def _count(calls: Counter[tuple[int, ...]], grid: tuple[int, ...], result: Tenso
 def pair_seconds(grid: tuple[int, ...]) -> tuple[float, float]:
     """One rfftn and one irfftn of ``grid``: wall and processor time."""
     volume = torch.randn(grid)
-    return _timed(lambda: torch.fft.irfftn(torch.fft.rfftn(volume), s=grid), 11)
+    return _timed(lambda: torch.fft.irfftn(torch.fft.rfftn(volume), s=grid))
 
 
-def _timed(work: Callable[[], object], repeats: int) -> tuple[float, float]:
-    wall, processor = [], []
-    for _ in range(repeats):
+def _timed(work: Callable[[], object]) -> tuple[float, float]:
+    wall: list[float] = []
+    processor: list[float] = []
+    while len(wall) < _REPEATS or sum(wall) < _SECONDS:
         start = time.perf_counter(), time.process_time()
         work()
         wall.append(time.perf_counter() - start[0])
