@@ -229,7 +229,7 @@ def test_smoke_run_of_the_committed_script(tmp_path, monkeypatch):
     module.main()
     rows = committed(tmp_path).results.rows()
     assert {row["error"] for row in rows.values()} == {""}
-    # one head: unwrapping of all echoes and of each alone, two thresholds of V-SHARP, TKD's default,
-    # its own choice and two thresholds, and the pipeline
+    # one head: unwrapping of all echoes and of each alone, two thresholds of V-SHARP, TKD with its
+    # default, its own choice and two thresholds, and the pipeline
     assert len(rows) == 2 + 2 + 4 + 1
     assert (tmp_path / "table.md").exists()
