@@ -26,9 +26,14 @@ def difference(
     return made
 
 
-def difference_adjoint(edges: Float[Tensor, "x y z"], axis: int) -> Float[Tensor, "x y z"]:
-    """Transpose of `difference`: the value before less this one, periodic."""
-    return edges.roll(1, axis).sub_(edges)
+def add_adjoint(
+    total: Float[Tensor, "x y z"], edges: Float[Tensor, "x y z"], axis: int, factor: float = 1.0
+) -> None:
+    """Add ``factor`` times the transpose of `difference`: the value before less this one."""
+    size = edges.shape[axis]
+    total.sub_(edges, alpha=factor)
+    total.narrow(axis, 1, size - 1).add_(edges.narrow(axis, 0, size - 1), alpha=factor)
+    total.select(axis, 0).add_(edges.select(axis, -1), alpha=factor)
 
 
 def edges_inside(support: Float[Tensor, "x y z"], axis: int) -> Float[Tensor, "x y z"]:

@@ -10,9 +10,10 @@ from torch import Tensor
 from qsmnet.conjugate_gradient import conjugate_gradient
 from qsmnet.dipole import Kernel, check_padding
 from qsmnet.inversion.inverter import Input
+from qsmnet.inversion.support import Support, check_support
 from qsmnet.inversion.tsvd import check_threshold, inverse_above
 from qsmnet.inversion.unknown_field import volumes_of
-from qsmnet.inversion.weighted_model import Support, WeightedModel, check_support
+from qsmnet.inversion.weighted_model import WeightedModel
 from qsmnet.summary import Summary
 from qsmnet.volumes import LocalField, Susceptibility
 

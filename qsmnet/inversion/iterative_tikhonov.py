@@ -12,14 +12,15 @@ from torch import Tensor
 from qsmnet.conjugate_gradient import conjugate_gradient
 from qsmnet.dipole import Kernel, check_padding
 from qsmnet.inversion.gradient import (
+    add_adjoint,
     difference,
-    difference_adjoint,
     edges_inside,
     laplacian_spectrum,
 )
 from qsmnet.inversion.inverter import Input
+from qsmnet.inversion.support import Support, check_support
 from qsmnet.inversion.unknown_field import volumes_of
-from qsmnet.inversion.weighted_model import Support, WeightedModel, check_support
+from qsmnet.inversion.weighted_model import WeightedModel
 from qsmnet.summary import Summary
 from qsmnet.volumes import LocalField, Susceptibility
 
@@ -163,5 +164,5 @@ class GradientPenalty:
         """In 1/mm^2 times the unit of chi; no FFT."""
         total = torch.zeros_like(chi)
         for axis, edges in enumerate(self.edges):
-            total += difference_adjoint(difference(chi, axis).mul_(edges), axis)
+            add_adjoint(total, difference(chi, axis).mul_(edges), axis)
         return total

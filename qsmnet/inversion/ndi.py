@@ -9,8 +9,9 @@ from torch import Tensor
 
 from qsmnet.dipole import Kernel, check_padding
 from qsmnet.inversion.inverter import Input
+from qsmnet.inversion.support import Support, check_support
 from qsmnet.inversion.unknown_field import noise_of_weighted, volumes_of
-from qsmnet.inversion.weighted_model import Support, WeightedModel, check_support
+from qsmnet.inversion.weighted_model import WeightedModel
 from qsmnet.summary import Summary
 from qsmnet.volumes import LocalField, Susceptibility
 

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from qsmnet.inversion.fidelity import AXES, RELAXATION
-from qsmnet.inversion.gradient import difference, edges_inside, laplacian_spectrum
+from qsmnet.inversion.gradient import (
+    add_adjoint,
+    difference,
+    edges_inside,
+    laplacian_spectrum,
+)
 from qsmnet.inversion.unknown_field import DataTerm
 
 _STEP = 1.5  # lambda / rho, in units of the field's spread a voxel
@@ -84,7 +89,7 @@ class TotalVariation:
             clipped = self._clip(axis)
             edges = self.edges[axis]
             wanted = torch.addcmul(variable, clipped, edges, value=-2, out=self.scratch[1])
-            add_divergence(total, wanted, axis, self.rho / self.data.voxel_size[axis] ** 2)
+            add_adjoint(total, wanted, axis, self.rho / self.data.voxel_size[axis] ** 2)
 
     def couple(self, spectrum: Tensor) -> None:
         """Add nothing."""
@@ -104,14 +109,6 @@ class TotalVariation:
     def _clip(self, axis: int) -> Tensor:
         bound = self.threshold * self.data.voxel_size[axis]
         return torch.clamp(self.gradients[axis], -bound, bound, out=self.scratch[0])
-
-
-def add_divergence(total: Tensor, edges: Tensor, axis: int, factor: float) -> None:
-    """Add ``factor`` times the adjoint difference of ``edges`` along ``axis``."""
-    size = edges.shape[axis]
-    total.sub_(edges, alpha=factor)
-    total.narrow(axis, 1, size - 1).add_(edges.narrow(axis, 0, size - 1), alpha=factor)
-    total.select(axis, 0).add_(edges.select(axis, -1), alpha=factor)
 
 
 class GeneralisedVariation:
@@ -165,12 +162,12 @@ class GeneralisedVariation:
         for axis, slope in enumerate(self.slopes):
             wanted = self._reflected(slope, self.edges[axis], self.thresholds[0])
             drawn[axis].sub_(wanted, alpha=self.rho)
-            add_divergence(total, wanted, axis, self.rho / edges[axis])
+            add_adjoint(total, wanted, axis, self.rho / edges[axis])
         for (i, j), bend, inside in zip(_PAIRS, self.bends, self.corners, strict=True):
             wanted = self._reflected(bend, inside, self.thresholds[1])
-            add_divergence(drawn[i], wanted, j, self.rho_2 / edges[j])
+            add_adjoint(drawn[i], wanted, j, self.rho_2 / edges[j])
             if i != j:
-                add_divergence(drawn[j], wanted, i, self.rho_2 / edges[i])
+                add_adjoint(drawn[j], wanted, i, self.rho_2 / edges[i])
         self.drawn = [torch.fft.rfftn(each, dim=AXES) for each in drawn]
 
     def couple(self, spectrum: Tensor) -> None:

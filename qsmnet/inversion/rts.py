@@ -9,20 +9,17 @@ from torch import Tensor
 
 from qsmnet.conjugate_gradient import conjugate_gradient
 from qsmnet.dipole import Kernel, check_padding
-from qsmnet.inversion.gradient import laplacian_spectrum
-from qsmnet.inversion.gradient_splitting import GradientSplitting
+from qsmnet.inversion.fidelity import AXES, RELAXATION
 from qsmnet.inversion.inverter import Input
+from qsmnet.inversion.prior import TotalVariation
+from qsmnet.inversion.support import Support, check_support
 from qsmnet.inversion.tsvd import check_threshold, inverse_above
 from qsmnet.inversion.unknown_field import volumes_of
-from qsmnet.inversion.weighted_model import Support, WeightedModel, check_support
+from qsmnet.inversion.weighted_model import WeightedModel
 from qsmnet.summary import Summary
 from qsmnet.volumes import LocalField, Susceptibility
 
-_AXES = (-3, -2, -1)
-# as in TV: lambda / rho in units of the field's spread a voxel, and the weight of the support
-_STEP = 1.5
 _SUPPORT_PENALTY = 0.1
-_RELAXATION = 1.6
 
 
 @dataclass(frozen=True)
@@ -130,19 +127,15 @@ class RTS:
 
 
 class _SecondStep:
-    """Over-relaxed ADMM of `GradientSplitting`, and of a copy of chi in the support."""
+    """Over-relaxed ADMM of `TotalVariation`, and of a copy of chi in the support."""
 
     def __init__(self, model: WeightedModel, strength: float, threshold: float) -> None:
         self.model, data = model, model.data
-        step = _STEP * data.scale() / math.prod(data.voxel_size) ** (1 / 3)
-        self.rho = strength / step
         self.nu = _SUPPORT_PENALTY if model.uniform is not None else 0.0
-        self.gradient = GradientSplitting(data.support, data.voxel_size, step, _RELAXATION)
+        self.prior = TotalVariation(data, strength)
         self.division = inverse_above(data.spectrum, threshold)
         total = (self.division != 0).to(data.spectrum.dtype).add_(self.nu)
-        total += self.rho * laplacian_spectrum(
-            data.shape, data.voxel_size, total.dtype, total.device
-        )
+        total += self.prior.stiffness
         # k = 0 is free where nothing confines chi; it is set to zero
         self.inverse = torch.where(total > 0, 1.0 / total, 0.0)
         self.trust = model.weight.clamp(max=1.0)
@@ -152,7 +145,7 @@ class _SecondStep:
         self.chi = chi
         self.complete()
         self.copy = self.chi.clone()
-        self.gradient.start_from(self.chi)
+        self.prior.start(self.chi)
 
     def complete(self) -> None:
         """Take the field where it is unknown from chi as it is, with its best level."""
@@ -164,21 +157,21 @@ class _SecondStep:
             self.chi = torch.add(self.chi, model.support, alpha=level)
             explained.add_(model.uniform.field, alpha=level)
         explained.addcmul_(self.trust, model.centred(residual))
-        self.data_part = torch.fft.rfftn(explained, dim=_AXES).mul_(self.division)
+        self.data_part = torch.fft.rfftn(explained, dim=AXES).mul_(self.division)
 
     def iterate(self) -> float:
         """One iteration, one FFT pair; returns the change of chi in the mask, relative."""
         support = self.model.data.support
-        pull = self.gradient.pull().mul_(self.rho)
         inside = self.copy * support
-        pull.add_(torch.sub(2 * inside, self.copy), alpha=self.nu)
-        spectrum = torch.fft.rfftn(pull, dim=_AXES).add_(self.data_part).mul_(self.inverse)
+        pull = torch.sub(2 * inside, self.copy).mul_(self.nu)
+        self.prior.pull(pull)
+        spectrum = torch.fft.rfftn(pull, dim=AXES).add_(self.data_part).mul_(self.inverse)
         previous, self.chi = (
             self.chi,
-            torch.fft.irfftn(spectrum, s=self.model.data.shape, dim=_AXES),
+            torch.fft.irfftn(spectrum, s=self.model.data.shape, dim=AXES),
         )
-        self.gradient.advance(self.chi)
-        self.copy.add_(self.chi - inside, alpha=_RELAXATION)
+        self.prior.advance(self.chi, spectrum)
+        self.copy.add_(self.chi - inside, alpha=RELAXATION)
         change = torch.linalg.vector_norm(previous.sub_(self.chi).mul_(support))
         size = torch.linalg.vector_norm(self.chi * support)
         return float(change / size.clamp_min(torch.finfo(size.dtype).tiny))

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float
-from scipy.fft import next_fast_len
 from torch import Tensor
 
+from qsmnet.background.crop import Crop
 from qsmnet.background.spheres import sphere_spectrum
 from qsmnet.errors import InconsistentError, UsageError
 from qsmnet.geometry import Geometry
@@ -62,15 +62,8 @@ def data_term_above_mean(data: DataTerm, radius: float, geometry: Geometry) -> D
 
 def _means(
     volumes: list[Float[Tensor, "x y z"]], radius: float, geometry: Geometry
-) -> Float[Tensor, "n x y z"]:
-    x, y, z = volumes[0].shape
-    # beyond the grid is nothing: a sphere must not reach around it
-    grid = [
-        int(next_fast_len(n + int(radius / edge) + 1, real=True))
-        for n, edge in zip((x, y, z), geometry.voxel_size, strict=True)
-    ]
-    shape = (grid[0], grid[1], grid[2])
-    sphere = sphere_spectrum(shape, radius, geometry).to(volumes[0])
-    spectra = torch.fft.rfftn(torch.stack(volumes), s=shape, dim=(-3, -2, -1)).mul_(sphere)
-    means: Tensor = torch.fft.irfftn(spectra, s=shape, dim=(-3, -2, -1))
-    return means[..., :x, :y, :z]
+) -> list[Float[Tensor, "x y z"]]:
+    # what is beyond the box is zero, and a sphere must not reach around the grid
+    crop = Crop.of(volumes[-1] > 0, radius, geometry)
+    sphere = sphere_spectrum(crop.shape, radius, geometry).to(volumes[0])
+    return [crop.put(crop.filter(crop.take(each), sphere), each) for each in volumes]

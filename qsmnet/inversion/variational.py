@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -15,10 +15,10 @@ from qsmnet.inversion.fidelity import Fidelity
 from qsmnet.inversion.harmonic import WeakHarmonic
 from qsmnet.inversion.inverter import Input
 from qsmnet.inversion.prior import Prior, TotalVariation
+from qsmnet.inversion.support import Support, check_support, is_free
 from qsmnet.inversion.unknown_field import DataTerm, noise_of_weighted, volumes_of
 from qsmnet.volumes import LocalField, Susceptibility
 
-Support = Literal["auto", "mask", "free"]
 #: Flag of a nonlinear method that was not given the phase that 1 ppm makes.
 LINEAR = "radians_per_ppm unknown: the data term was linear (give echo times and B0)"
 
@@ -68,8 +68,7 @@ class Variational(ABC):
         # written so that NaN and infinity fail
         if not (0 < self.regularisation < math.inf and 0 <= self.noise_gain < math.inf):
             raise ValueError("regularisation must be positive and noise_gain not negative")
-        if self.support not in ("auto", "mask", "free"):
-            raise ValueError(f"support is 'auto', 'mask' or 'free', got {self.support!r}")
+        check_support(self.support)
         if not 0 <= self.weak_harmonic < math.inf:
             raise ValueError(f"weak_harmonic is at least 0, got {self.weak_harmonic}")
         if self.max_iterations < 1 or not 0 <= self.tolerance < math.inf:
@@ -123,7 +122,7 @@ class Variational(ABC):
         strength: float,
         start: Tensor | None = None,
     ) -> Solver:
-        free = self.support == "free" or (self.support == "auto" and local.harmonic_removed)
+        free = is_free(self.support, local)
         harmonic = None
         if self.weak_harmonic > 0:
             harmonic = WeakHarmonic(data, self.weak_harmonic, fidelity.penalty)

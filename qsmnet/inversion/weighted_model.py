@@ -9,17 +9,15 @@ follow from the residual, at no FFT; what is left is a quadratic in chi for any 
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from qsmnet.dipole import Kernel
+from qsmnet.inversion.support import Support, is_free
 from qsmnet.inversion.unknown_field import DataTerm, Uniform
 from qsmnet.volumes import LocalField
-
-Support = Literal["auto", "mask", "free"]
 
 _AXES = (-3, -2, -1)
 
@@ -112,14 +110,3 @@ def _sharpened(uniform: Uniform) -> Uniform:
     share = uniform.level(uniform.field)
     gain = 1 + (1 - share) + (1 - share) ** 2
     return Uniform(uniform.field, uniform.probe * gain)
-
-
-def is_free(support: Support, local: LocalField) -> bool:
-    """Whether chi may lie outside of the mask: to take up fields that are not of the mask."""
-    return support == "free" or (support == "auto" and local.harmonic_removed)
-
-
-def check_support(support: Support) -> None:
-    """Raise `ValueError` unless it is ``auto``, ``mask`` or ``free``."""
-    if support not in ("auto", "mask", "free"):
-        raise ValueError(f"support is 'auto', 'mask' or 'free', got {support!r}")

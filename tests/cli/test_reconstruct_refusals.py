@@ -49,10 +49,10 @@ def scan(write_nifti: Write) -> Callable[..., list[str]]:
 
 
 @pytest.fixture
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    """Run, and check the code, the one line and that nothing was written."""
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run, check the code, that there is one line and that nothing was written; give the line."""
 
-    def check(arguments: list[str], code: int, *words: str) -> None:
+    def check(arguments: list[str], code: int) -> str:
         before = sorted(tmp_path.rglob("*"))
         named = any(word.startswith("--out") for word in arguments)
         out = [] if named else ["--out", str(tmp_path / "out")]
@@ -61,19 +61,21 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
         assert len(lines) == 1, lines
         assert lines[0].startswith("qsmnet: error: ")
         assert "Fix: " in lines[0]
-        assert all(word in lines[0] for word in words), lines[0]
         assert sorted(tmp_path.rglob("*")) == before
+        return lines[0]
 
     return check
 
 
 def test_echoes_in_mixed_units(scan, refused):
     degrees = 180 / math.pi
-    refused(scan(phase=(1, degrees, 1)), 4, "phase.nii.gz", "echo 1")
+    assert "phase.nii.gz: echo 1" in refused(scan(phase=(1, degrees, 1)), 4)
 
 
 def test_radians_in_a_range_of_degrees(scan, refused):
-    refused([*scan(), "--phase-range", "-180", "180"], 5, "phase.nii.gz", "-180 180")
+    line = refused([*scan(), "--phase-range", "-180", "180"], 5)
+    assert "phase.nii.gz" in line
+    assert "-180 180" in line
 
 
 @pytest.mark.parametrize(
@@ -81,12 +83,17 @@ def test_radians_in_a_range_of_degrees(scan, refused):
     [((1, 0, 1), "echo 2 of the magnitude"), (1 - INSIDE[..., None], "echo 1 of the magnitude")],
 )
 def test_magnitude_without_signal(scan, refused, factors, words):
-    refused(scan(magnitude=factors), 4, "magnitude.nii.gz", words, "zero everywhere in the mask")
+    line = refused(scan(magnitude=factors), 4)
+    assert "magnitude.nii.gz" in line
+    assert words in line
+    assert "zero everywhere in the mask" in line
 
 
 def test_magnitude_without_signal_beside_a_field(local, refused, write_nifti):
     zero = write_nifti("zero.nii.gz", np.zeros(SHAPE, np.float32))
-    refused([*local, "--magnitude", str(zero)], 4, "zero.nii.gz", "zero everywhere")
+    line = refused([*local, "--magnitude", str(zero)], 4)
+    assert "zero.nii.gz" in line
+    assert "zero everywhere" in line
 
 
 @pytest.mark.parametrize(
@@ -126,18 +133,19 @@ def test_options(local, refused, options, code, words):
         pytest.skip("there is no /proc")
     if "unet" in options and "unet" not in released_names():
         pytest.skip("no released weights")
-    refused([*local, *options], code, *words)
+    line = refused([*local, *options], code)
+    assert [word for word in words if word not in line] == []
 
 
 def test_output_that_is_a_link_to_nothing(local, refused, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    refused([*local, "--out", str(tmp_path / "link")], 8, "link to nothing")
+    assert "link to nothing" in refused([*local, "--out", str(tmp_path / "link")], 8)
 
 
 @pytest.mark.parametrize("option", ["--local-field", "--mask", "--noise", "--field-support"])
 def test_complex_volumes(local, refused, write_nifti, option):
     path = write_nifti("complex.nii.gz", np.ones(SHAPE, np.complex64))
-    refused([*local, option, str(path)], 4, "complex.nii.gz: is complex")
+    assert "complex.nii.gz: is complex" in refused([*local, option, str(path)], 4)
 
 
 def test_field_without_orientation_is_one_line(local, refused, write_nifti):
@@ -146,7 +154,8 @@ def test_field_without_orientation_is_one_line(local, refused, write_nifti):
         image.set_qform(image.affine, 0)
 
     field = write_nifti("lost.nii.gz", np.ones(SHAPE, np.float32), edit=forget)
-    refused(["--local-field", str(field), "--mask", "whole", "--inverter", "tkd"], 5, "--b0-dir")
+    arguments = ["--local-field", str(field), "--mask", "whole", "--inverter", "tkd"]
+    assert "--b0-dir" in refused(arguments, 5)
 
 
 BROKEN = ["1 +", "raise RuntimeError('a\\nb')", "class Other: pass", "import absent_module"]
@@ -156,7 +165,9 @@ BROKEN = ["1 +", "raise RuntimeError('a\\nb')", "class Other: pass", "import abs
 def test_a_broken_class_of_the_user(local, refused, tmp_path, code, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    refused([*local, *_own_inverter(tmp_path, f"broken_{len(code)}", code)], 2, "own", "repair")
+    line = refused([*local, *_own_inverter(tmp_path, f"broken_{len(code)}", code)], 2)
+    assert "own" in line
+    assert "repair" in line
 
 
 def test_a_broken_class_of_the_user_is_not_said_twice(local, tmp_path):
@@ -190,7 +201,8 @@ def unet(tmp_path: Path) -> Path:
 def test_weights_of_another_network(local, refused, unet, option):
     given = [word.format(unet) for word in option]
     words = ["mine.safetensors", "made for qsmnet.networks.unet.UNet", "choose --inverter unet"]
-    refused([*local, "--inverter", "kqsm", *given], 6, *words)
+    line = refused([*local, "--inverter", "kqsm", *given], 6)
+    assert [word for word in words if word not in line] == []
 
 
 def test_files_of_an_earlier_run_do_not_stay(local, tmp_path):

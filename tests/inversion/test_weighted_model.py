@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from qsmnet.dipole import Dipole
-from qsmnet.inversion.weighted_model import WeightedModel, is_free
+from qsmnet.inversion.support import is_free
+from qsmnet.inversion.weighted_model import WeightedModel
 
 
 def model_of(case, support: str = "mask") -> WeightedModel:

@@ -5,6 +5,7 @@ import torch
 from scores import assert_no_worse, bars, chi_scores
 
 from qsmnet.cli.compose import available, compose, settings
+from qsmnet.units import radians_per_ppm
 from qsmnet.volumes import LocalField
 
 _BARS = bars("inversion")
@@ -15,7 +16,7 @@ def local_field(head):
     """The brain's own field with the scan's noise, known in the brain."""
     generator = torch.Generator().manual_seed(0)
     noisy = head.local_field + head.noise * torch.randn(head.noise.shape, generator=generator)
-    longest = 2 * torch.pi * 42.576 * head.protocol.b0 * head.protocol.echo_times[-1]
+    longest = radians_per_ppm(head.protocol.echo_times[-1], head.protocol.b0)
     return LocalField(
         noisy * head.mask,
         head.mask,

@@ -68,10 +68,21 @@ def test_missing_file_card_and_name(weights, tmp_path):
     assert "card is missing" in refused(weights)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '"text"', "{}", '{"sha256": "0"}', "\xff"])
-def test_broken_card(weights, text):
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is not JSON"),
+        ("{", "is not JSON"),
+        ("\xff", "is not JSON"),
+        ("[1]", "lacks sha256"),
+        ('"text"', "lacks sha256"),
+        ("{}", "lacks sha256"),
+        ('{"sha256": "0"}', "lacks sha256"),
+    ],
+)
+def test_broken_card(weights, text, problem):
     weights.with_suffix(".json").write_text(text, encoding="latin-1")
-    refused(weights)
+    assert problem in refused(weights)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +100,8 @@ def test_broken_card(weights, text):
 )
 def test_malformed_card(weights, changes):
     edit_card(weights, **changes)
-    refused(weights)
+    part = next(iter(changes))
+    assert ("trained_for" if part == "trained_for" else "malformed") in refused(weights)
 
 
 @pytest.mark.parametrize("key", ["network", "trained_for"])
