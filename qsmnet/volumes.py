@@ -11,6 +11,9 @@ from torch import Tensor
 
 from qsmnet.geometry import Geometry
 
+#: Part of a grid along each axis.
+Box = tuple[slice, slice, slice]
+
 
 @dataclass(frozen=True, slots=True)
 class Scan:
@@ -235,6 +238,18 @@ class Susceptibility:
         mean = (self.chi * inside).sum(axes, keepdim=True) / inside.sum(axes, keepdim=True)
         chi = (self.chi - mean) * inside
         return replace(self, chi=chi, reference="brain_mean")
+
+
+def bounding_box(mask: Bool[Tensor, "x y z"], least: int = 1) -> Box:
+    """Smallest box around the true voxels, at least ``least`` voxels an axis."""
+
+    def extent(axis: int, over: tuple[int, int]) -> slice:
+        # one axis after the other, which is faster than both at once
+        inside = mask.any(dim=over[1]).any(dim=over[0]).nonzero()
+        start = min(int(inside[0]), mask.shape[axis] - least)
+        return slice(start, max(int(inside[-1]) + 1, start + least))
+
+    return extent(0, (1, 2)), extent(1, (0, 2)), extent(2, (0, 1))
 
 
 def _same_shape(**arrays: Tensor | float | None) -> None:

@@ -5,6 +5,7 @@ python scripts/methods_table.py --check  # exit 1 when it is not what the code s
 """
 
 import argparse
+import functools
 import inspect
 import re
 import sys
@@ -12,10 +13,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from qsmnet.cli.compose import available, compose, settings
 from qsmnet.summary import Summary
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "methods-table.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "methods-table.md"
 #: Config groups in the order of the pipeline: title, and what a method of it is given.
 STAGES: Mapping[str, tuple[str, str]] = {
     "offset": ("Phase offsets", "echoes of wrapped phase and magnitude"),
@@ -35,7 +39,10 @@ def page() -> str:
         "# Table of methods\n\n"
         "Written by `python scripts/methods_table.py` from the code; a test holds both together.\n"
         "An FFT pair is one real transform and its inverse. Details and how each method differs "
-        "from\nits paper are in its docstring.\n"
+        "from\nits paper are in its docstring. Memory is the peak beside the input, as "
+        "`python scripts/memory.py` measured it\n(`configs/memory.yaml`): bytes a voxel of the "
+        "grid that the method works on, n echoes. A run that would not fit is\nrefused before it "
+        "starts.\n"
     )
     return head + "".join(_stage(group) for group in STAGES if available(group))
 
@@ -44,10 +51,12 @@ def _stage(group: str) -> str:
     title, given = STAGES[group]
     found = [(name, *_described(group, name)) for name in available(group)]
     rows = [
-        f"| `{name}` | {_input(method, given)} | {about.cost} | {about.use} | {about.reference} |"
+        f"| `{name}` | {_input(method, given)} | {about.cost} | {_memory(group, name)} "
+        f"| {about.use} | {about.reference} |"
         for name, method, about, _ in found
     ]
-    table = ["| name | input | cost | when to use it | reference |", "|---|---|---|---|---|", *rows]
+    titles = ("name", "input", "cost", "memory / B", "when to use it", "reference")
+    table = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *rows]
     details = [_details(group, name, explained) for name, _, _, explained in found]
     lines = "\n".join(table)
     return f"\n## {title} (`configs/{group}`)\n\n{lines}\n\n" + "\n".join(details)
@@ -63,6 +72,25 @@ def _described(group: str, name: str) -> tuple[object, Summary, type]:
     if not isinstance(about, Summary):
         raise TypeError(f"{explained.__name__} has no summary")
     return method, about, explained
+
+
+def _memory(group: str, name: str) -> str:
+    known = _memory_table().get(group, {}).get(name)
+    if known is None:
+        return ""
+    if known["grid"] != "echoes":
+        grid = "padded mask's box" if known["grid"] == "mask" else "padded volume"
+        return f"{known['bytes']} ({grid})"
+    volume, per_echo, inside, inside_per_echo = known["bytes"]
+    parts = [(volume, per_echo, "volume"), (inside, inside_per_echo, "mask")]
+    told = [f"{a} + {b} n ({where})" for a, b, where in parts if a or b]
+    return ", ".join(told) or "0"
+
+
+@functools.cache
+def _memory_table() -> Mapping[str, Any]:
+    table: Mapping[str, Any] = yaml.safe_load((ROOT / "configs" / "memory.yaml").read_text())
+    return table
 
 
 def _input(method: object, given: str) -> str:

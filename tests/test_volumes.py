@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qsmnet.geometry import Geometry
-from qsmnet.volumes import LocalField, Scan, Susceptibility, TotalField
+from qsmnet.volumes import LocalField, Scan, Susceptibility, TotalField, bounding_box
 
 GEOMETRY = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 1.0))
 SHAPE = (4, 5, 6)
@@ -97,6 +97,13 @@ def test_data_weight_is_a_share_whatever_the_unit(seed: int, unit: float, missin
 def test_data_weight_without_a_map_is_the_support(noise: float | torch.Tensor | None) -> None:
     local = LocalField(torch.zeros(SHAPE), half_mask(), GEOMETRY, noise=noise)
     assert torch.equal(local.data_weight(), local.support)
+
+
+def test_bounding_box_of_a_plane_is_as_thick_as_is_asked_for() -> None:
+    mask = torch.zeros((5, 6, 7), dtype=torch.bool)
+    mask[1:4, 5, 2:6] = True
+    assert bounding_box(mask) == (slice(1, 4), slice(5, 6), slice(2, 6))
+    assert bounding_box(mask, least=2) == (slice(1, 4), slice(4, 6), slice(2, 6))
 
 
 def test_noise_level() -> None:

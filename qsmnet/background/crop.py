@@ -1,6 +1,5 @@
 """The part of a scan that background removal works on: the mask's box, zero-padded for FFTs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from qsmnet.dipole import Shape
 from qsmnet.geometry import Geometry
-from qsmnet.volumes import TotalField
+from qsmnet.volumes import Box, TotalField, bounding_box
 
 _AXES = (-3, -2, -1)
 
@@ -29,13 +28,13 @@ class Crop:
         Of the FFT grid; what is beyond the box is zero and outside the mask.
     """
 
-    box: tuple[slice, slice, slice]
+    box: Box
     shape: Shape
 
     @classmethod
     def of(cls, mask: Bool[Tensor, "x y z"], margin: float, geometry: Geometry) -> "Crop":
         """Box of ``mask``, with ``margin`` mm of zeros between it and its periodic images."""
-        box = _bounding_box(mask)
+        box = bounding_box(mask)
         x, y, z = (
             int(next_fast_len(part.stop - part.start + max(int(margin / edge), 0) + 1, real=True))
             for part, edge in zip(box, geometry.voxel_size, strict=True)
@@ -91,12 +90,3 @@ def times_real(spectrum: Tensor, by: Tensor, out: Tensor) -> Tensor:
     torch.mul(spectrum.real, by, out=out.real)
     torch.mul(spectrum.imag, by, out=out.imag)
     return out
-
-
-def _bounding_box(mask: Tensor) -> tuple[slice, slice, slice]:
-    def extent(axes: Sequence[int]) -> slice:
-        inside = mask.any(dim=axes[0]).any(dim=axes[1]).nonzero()
-        return slice(int(inside[0]), int(inside[-1]) + 1)
-
-    # the second axis is counted after the first has gone
-    return extent((1, 1)), extent((0, 1)), extent((0, 0))

@@ -56,8 +56,11 @@ class Pdf:
     shim_order
         Highest degree of s: 0, 1 or 2.
     erosion
-        In mm; what is nearer to the mask's edge is used, but not said to be known: there the local
-        field looks like that of sources outside.
+        In mm; what is nearer to the mask's edge is used, but not said to be known. The local field
+        there looks like that of sources outside, but a map without it lacks the cortex and the
+        sinuses: the error of TV, from wrapped phase on two heads of 1 mm with lesions, was 39.3 and
+        44.1 % without, 45.9 and 62.2 % with an erosion of 2 mm (simulations/classical_pipeline). A
+        method that reads zeros outside of the mask as data bears the rim less.
     tolerance, max_iterations
         Conjugate gradients end when the residual has fallen by ``tolerance``; at most this often.
     kernel
@@ -74,14 +77,14 @@ class Pdf:
     reach: float = 3.0
     gap: float = 15.0
     shim_order: int = 2
-    erosion: float = 2.0
+    erosion: float = 0.0
     tolerance: float = 0.003
     max_iterations: int = 50
     kernel: Kernel = "sampled"
 
     summary: ClassVar[Summary] = Summary(
         cost="2 FFT pairs an iteration, 15 to 30 iterations",
-        use="As accurate as RESHARP with less of the mask lost; where the noise varies much.",
+        use="The default: the whole mask is kept, and the noise may vary much.",
         reference="Liu et al. 2011, 10.1002/nbm.1670",
     )
 

@@ -54,7 +54,7 @@ class VSharp:
 
     summary: ClassVar[Summary] = Summary(
         cost="half an FFT pair a radius and one and a half, 7.5 by default",
-        use="The default: fast, robust against noise and errors at the mask's edge.",
+        use="Fast, robust against noise and errors at the mask's edge.",
         reference="Wu et al. 2012, 10.1002/mrm.23000",
     )
 

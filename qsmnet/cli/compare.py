@@ -148,7 +148,7 @@ def _parser() -> Parser:
     # what `read_inputs` also takes for a whole reconstruction
     others = ("phase", "total_field", "echo_times", "b0", "phase_range", "phase_sign", "weights")
     stages = ("background", "set_background", "max_radius", "set_mask")
-    scan = ("choices", "offset", "set_offset", "unwrap", "set_unwrap", "fit", "set_fit")
+    scan = ("choices", "r2star", "offset", "set_offset", "unwrap", "set_unwrap", "fit", "set_fit")
     parser.set_defaults(**dict.fromkeys((*others, *stages, *scan)))
     return parser
 

@@ -3,7 +3,7 @@
 import argparse
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +14,12 @@ from qsmnet.cli.preset import STAGES, Choice, Preset
 from qsmnet.cli.reconstruct_inputs import Inputs, input_files, read_inputs
 from qsmnet.cli.reconstruct_memory import check_memory
 from qsmnet.cli.reconstruct_outputs import planned_files, sidecar, write_outputs
+from qsmnet.cli.reconstruct_r2star import R2STAR_FILES, fit_r2star, r2star_maps
 from qsmnet.cli.reconstruct_reference import apply_reference, read_regions
 from qsmnet.errors import UsageError
 from qsmnet.io.files import prepare_output_folder
 from qsmnet.pipeline import Pipeline, Reference
+from qsmnet.r2star.r2star import R2Star
 from qsmnet.volumes import LocalField, Scan
 
 log = logging.getLogger(__name__)
@@ -43,20 +45,21 @@ def main(argv: list[str]) -> int:
     if args.threads is not None:
         torch.set_num_threads(_threads(args.threads))
     folder = prepare_output_folder(
-        args.out, planned_files(args.keep), args.overwrite, [f for _, f in input_files(args)]
+        args.out, _planned(args), args.overwrite, [f for _, f in input_files(args)]
     )
     preset: Preset = compose("preset", args.preset, (), args.config_dir)
     args.choices = _choices(args, preset)
     args.reference = args.reference or preset.reference
     inverter = args.choices["inverter"]
     weights = checked_weights(inverter.name, inverter.overrides, args.config_dir)
-    pipeline = _pipeline(args)
+    pipeline, r2star = _pipeline(args), _r2star(args)
     inputs = read_inputs(args)
     for flag in inputs.flags:
         log.warning("warning: %s", flag)
     if not args.no_memory_check:
-        _check_memory(args, pipeline, inputs)
-    inputs, region = read_regions(args, inputs)
+        _check_memory(args, pipeline, r2star, inputs)
+    rates = fit_r2star(r2star, inputs)
+    inputs, region = read_regions(args, inputs, rates)
     result = pipeline.reconstruct(inputs.data, inputs.mask)
     result, reference = apply_reference(args.reference, result, inputs.data.csf, region)
     for flag in result.flags:
@@ -64,18 +67,42 @@ def main(argv: list[str]) -> int:
     record = sidecar(inputs, result, _methods(args, inputs), reference)
     record["weights"] = weights
     record["preset"] = args.preset
-    title = f"QSM, {inverter.name}"
-    write_outputs(folder, inputs, result, record, title, args.keep, args.overwrite)
-    log.info("wrote %s", ", ".join(str(folder / name) for name in ("chi.nii.gz", "report.png")))
+    title, maps = f"QSM, {inverter.name}", r2star_maps(args, inputs, rates, record)
+    write_outputs(folder, inputs, result, record, title, args.keep, args.overwrite, maps)
+    names = ["chi.nii.gz", *(f"{each.name}.nii.gz" for each in maps), "report.png"]
+    log.info("wrote %s", ", ".join(str(folder / name) for name in names))
     return 0
+
+
+def _planned(args: argparse.Namespace) -> tuple[str, ...]:
+    return planned_files(args.keep) + (R2STAR_FILES if args.r2star else ())
 
 
 def _choices(args: argparse.Namespace, preset: Preset) -> dict[str, Choice]:
     """Take the preset's method of each stage, and what the command line changes of it."""
-    return {
+    chosen = {
         stage: preset.choice(stage).changed(getattr(args, stage), _overrides(args, stage))
         for stage in STAGES
     }
+    if _takes_radii(args):
+        _check_takes_radii(args, chosen["background"].name)
+    return chosen
+
+
+def _takes_radii(args: argparse.Namespace) -> bool:
+    # beside a local field they have no effect at all, which is told where inputs are read
+    return args.max_radius is not None and args.local_field is None
+
+
+def _check_takes_radii(args: argparse.Namespace, background: str) -> None:
+    parameters = settings("background", background, (), args.config_dir)
+    if "radii" not in parameters:
+        own = f"--set-background radius={args.max_radius:g}, " if "radius" in parameters else ""
+        raise UsageError(
+            "--max-radius",
+            f"is for vsharp, and the background is removed by {background}",
+            f"use {own}--background vsharp, or leave it out",
+        )
 
 
 def _pipeline(args: argparse.Namespace) -> Pipeline:
@@ -89,6 +116,11 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
     return Pipeline(mask=compose("mask", "whole"), reference=reference, **stages)
 
 
+def _r2star(args: argparse.Namespace) -> dict[str, R2Star]:
+    asked = [args.r2star] if args.r2star else []
+    return {name: compose("r2star", name, (), args.config_dir) for name in asked}
+
+
 def _running(inputs: Inputs) -> tuple[str, ...]:
     """Stages that are left after what was given, the mask's too if it had to be found."""
     given = any(role == "mask" for role, _ in inputs.files)
@@ -100,12 +132,15 @@ def _running(inputs: Inputs) -> tuple[str, ...]:
     return tuple(stage for stage in STAGES if stage not in skipped)
 
 
-def _check_memory(args: argparse.Namespace, pipeline: Pipeline, inputs: Inputs) -> None:
+def _check_memory(
+    args: argparse.Namespace, pipeline: Pipeline, r2star: Mapping[str, R2Star], inputs: Inputs
+) -> None:
     stages: dict[tuple[str, str], object] = {
         (stage, args.choices[stage].name): getattr(pipeline, stage)
         for stage in _running(inputs)
-        if stage != "mask"
+        if stage != "mask"  # found by now
     }
+    stages |= {("r2star", name): method for name, method in r2star.items()}
     mask = inputs.object_mask if isinstance(inputs.data, Scan) else inputs.data.mask
     if mask is not None:
         check_memory(stages, inputs.data, mask)
@@ -123,7 +158,7 @@ def _overrides(args: argparse.Namespace, group: str) -> Sequence[str]:
     if group == "inverter":
         return [*args.set, *([f"weights={args.weights}"] if args.weights else [])]
     chosen: list[str] = getattr(args, f"set_{group}")
-    if group == "background" and args.max_radius is not None:
+    if group == "background" and _takes_radii(args):
         return [*chosen, f"radii={_radii(args.max_radius)}"]
     return chosen
 
@@ -158,6 +193,12 @@ def _parser() -> Parser:
     output = parser.add_argument_group("output")
     output.add_argument("--out", required=True, metavar="DIR", help="output folder")
     output.add_argument("--keep", action="store_true", help="write every intermediate, too")
+    output.add_argument(
+        "--r2star",
+        metavar="NAME",
+        help="write R2* (1/s) of a scan's magnitude, too: arlo (three echoes or more, evenly "
+        "spaced), log_linear or nlls (two or more)",
+    )
     output.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     output.add_argument(
         "--reference",
@@ -239,7 +280,10 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--fit", metavar="NAME", help="echoes to a field")
     group.add_argument("--background", metavar="NAME", help="removes the field of sources outside")
     group.add_argument(
-        "--max-radius", type=float, metavar="MM", help="largest sphere of vsharp (default: 12)"
+        "--max-radius",
+        type=float,
+        metavar="MM",
+        help="largest sphere of --background vsharp (default: 12)",
     )
     for option, what in (
         ("--set", "inverter"),

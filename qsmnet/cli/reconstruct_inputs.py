@@ -31,7 +31,7 @@ _B0_BOUNDS = (0.05, 14.0)
 _LOCAL_FIELD_BOUND, _TOTAL_FIELD_BOUND = 1.0, 20.0
 # options that would be ignored, by what is given
 _SCAN_STAGES = ("offset", "set_offset", "unwrap", "set_unwrap", "fit", "set_fit")
-_SCAN_ONLY = ("phase_range", "phase_sign", *_SCAN_STAGES)
+_SCAN_ONLY = ("phase_range", "phase_sign", "r2star", *_SCAN_STAGES)
 #: Zeros of a map that are not files.
 REFERENCES = ("mean", "csf", "none")
 _USELESS = {

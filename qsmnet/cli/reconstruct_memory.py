@@ -14,12 +14,14 @@ from torch import Tensor
 
 from qsmnet.dipole import padded_shape
 from qsmnet.errors import ResourceError
-from qsmnet.inversion.unknown_field import bounding_box
-from qsmnet.volumes import LocalField, Scan, TotalField
+from qsmnet.volumes import LocalField, Scan, TotalField, bounding_box
 
 _CGROUP = Path("/sys/fs/cgroup")
-# volumes in float32 that the stages leave beside the unwrapped echoes: fields, noise, magnitude
-_KEPT_VOLUMES = 6
+# what the pipeline holds beside its input when a stage runs, in float32: sets of echoes (finite
+# phase and magnitude, from the fit on the unwrapped phase), and volumes (fields, noise, magnitude)
+_HELD_ECHOES = {"offset": 2, "unwrap": 2, "fit": 3, "background": 3, "inverter": 3}
+_HELD_VOLUMES = {"background": 6, "inverter": 6}
+_NEEDS_LESS = {"inverter": "--inverter tkd", "r2star": "--r2star arlo"}
 _LEAST = 2**28  # below a quarter of a gigabyte no prediction is better than trying
 
 Stages = Mapping[tuple[str, str], object]
@@ -41,40 +43,59 @@ def check_memory(stages: Stages, data: Scan | TotalField | LocalField, mask: Ten
     ResourceError
         If the most demanding stage needs more than there is.
     """
-    needs = {key: predicted_bytes(*key, method, mask) for key, method in stages.items()}
-    (group, name), most = max(needs.items(), key=lambda item: item[1])
-    needed, there = most + kept_bytes(data), available_bytes()
+    echoes = len(data.echo_times) if isinstance(data, Scan) else 1
+    needs = {
+        (group, name): predicted_bytes(group, name, method, mask, echoes) + held_bytes(group, data)
+        for (group, name), method in stages.items()
+    }
+    (group, name), needed = max(needs.items(), key=lambda item: item[1])
+    there, less = available_bytes(), _NEEDS_LESS.get(group)
     if needed > max(there, _LEAST):
+        choose = f", or choose a method that needs less, such as {less}" if less else ""
         raise ResourceError(
             "memory",
             f"{group} {name} needs about {needed / 1e9:.1f} GB on this grid, and "
             f"{there / 1e9:.1f} GB are available",
-            "crop the volumes to the head, close other programs, or choose a method that needs "
-            "less, such as --inverter tkd; --no-memory-check tries nevertheless",
+            f"crop the volumes to the head, close other programs{choose}; "
+            "--no-memory-check tries nevertheless",
         )
 
 
-def predicted_bytes(group: str, name: str, method: object, mask: Bool[Tensor, "x y z"]) -> float:
+def predicted_bytes(
+    group: str, name: str, method: object, mask: Bool[Tensor, "x y z"], echoes: int = 1
+) -> float:
     """Peak of memory beside the input; 0 for methods that were not measured."""
     entry = _table().get(group, {}).get(name)
-    return entry["bytes"] * working_voxels(method, entry["grid"], mask) if entry else 0.0
+    if entry is None:
+        return 0.0
+    if entry["grid"] == "echoes":
+        sizes = echo_voxels(mask, echoes)
+        return float(sum(each * size for each, size in zip(entry["bytes"], sizes, strict=True)))
+    return float(entry["bytes"] * working_voxels(method, entry["grid"], mask))
+
+
+def echo_voxels(mask: Bool[Tensor, "x y z"], echoes: int) -> tuple[int, int, int, int]:
+    """Voxels of the volume, of all its echoes, of the mask, and of all echoes of the mask."""
+    whole, inside = mask.numel(), int(mask.sum())
+    return whole, whole * echoes, inside, inside * echoes
 
 
 def working_voxels(
     method: object, grid: Literal["volume", "mask"], mask: Bool[Tensor, "x y z"]
 ) -> int:
     """Voxels of the padded grid that ``method`` works on."""
-    box = bounding_box(mask) if grid == "mask" else tuple(slice(0, n) for n in mask.shape)
+    box = bounding_box(mask, least=2) if grid == "mask" else tuple(slice(0, n) for n in mask.shape)
     x, y, z = (part.stop - part.start for part in box)
     return math.prod(padded_shape((x, y, z), getattr(method, "padding", 1.0)))
 
 
-def kept_bytes(data: Scan | TotalField | LocalField) -> int:
-    """Return the bytes that stages leave in memory for the ones after them."""
+def held_bytes(group: str, data: Scan | TotalField | LocalField) -> int:
+    """Return the bytes that earlier stages have left in memory when one of ``group`` runs."""
+    volumes = _HELD_VOLUMES.get(group, 0)
     if isinstance(data, Scan):
-        echo = data.magnitude[0]
-        return echo.nbytes * (len(data.echo_times) + _KEPT_VOLUMES)
-    return data.field.nbytes * _KEPT_VOLUMES
+        volumes += len(data.echo_times) * _HELD_ECHOES.get(group, 0)
+        return data.magnitude[0].nbytes * volumes
+    return data.field.nbytes * volumes
 
 
 def available_bytes(cgroup: Path = _CGROUP) -> float:

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from qsmnet import __version__
 from qsmnet.cli.reconstruct_inputs import Inputs
 from qsmnet.evaluate.report import Panel, save_report
-from qsmnet.io.files import sha256
+from qsmnet.io.files import sha256, write_json
 from qsmnet.io.nifti import write_volume
 from qsmnet.io.together import written_together
 from qsmnet.pipeline import Reconstruction
@@ -23,6 +23,25 @@ from qsmnet.pipeline import Reconstruction
 RECORD = "chi.json"
 RESULTS = ("chi.nii.gz", RECORD, "report.png")
 _WINDOW = (-0.1, 0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnMap:
+    """A map beside the susceptibility that is a result, with a sidecar of its own.
+
+    Parameters
+    ----------
+    name
+        Of both files, without suffix.
+    volume
+        The map.
+    record
+        What the sidecar says.
+    """
+
+    name: str
+    volume: Tensor
+    record: Mapping[str, object]
 
 
 def intermediates(result: Reconstruction) -> dict[str, Tensor]:
@@ -106,8 +125,11 @@ def write_outputs(
     title: str,
     keep: bool,
     overwrite: bool,
+    beside: Sequence[OwnMap] = (),
 ) -> None:
-    """Write map, sidecar, report and, with ``keep``, the intermediates; all or nothing.
+    """Write map, sidecar, report, what is ``beside``, and with ``keep`` the intermediates.
+
+    All of it, or nothing.
 
     Raises
     ------
@@ -120,6 +142,9 @@ def write_outputs(
         write_volume(staging / "chi.nii.gz", result.susceptibility.chi, affine, space_code=code)
         for name, volume in intermediates(result).items() if keep else ():
             write_volume(staging / name, volume, affine, space_code=code)
+        for each in beside:
+            write_volume(staging / f"{each.name}.nii.gz", each.volume, affine, space_code=code)
+            write_json(staging / f"{each.name}.json", each.record)
         save_report(
             staging / "report.png",
             _panels(result),

@@ -1,6 +1,7 @@
 """What the map of `qsmnet reconstruct` is relative to, and what the record says of it."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from torch import Tensor
@@ -17,8 +18,13 @@ from qsmnet.volumes import Scan
 _R2STAR = "log_linear"
 
 
-def read_regions(args: argparse.Namespace, inputs: Inputs) -> tuple[Inputs, Tensor | None]:
+def read_regions(
+    args: argparse.Namespace, inputs: Inputs, r2star: Mapping[str, Tensor]
+) -> tuple[Inputs, Tensor | None]:
     """Add where fluid is, if asked for, and read the mask that ``--reference`` names.
+
+    ``r2star`` holds the maps that have been fitted, by method; the one that finds fluid is
+    always of the same method, so that to write another map does not move the zero.
 
     Raises
     ------
@@ -33,7 +39,7 @@ def read_regions(args: argparse.Namespace, inputs: Inputs) -> tuple[Inputs, Tens
     if args.csf not in (None, "auto"):
         csf = _mask(args.csf, inputs.reference)
     else:
-        csf = _found(args, inputs)
+        csf = _found(args, inputs, r2star.get(_R2STAR))
     return replace(inputs, data=replace(inputs.data, csf=csf)), region
 
 
@@ -65,7 +71,7 @@ def apply_reference(
     return replace(result, susceptibility=chi), record
 
 
-def _found(args: argparse.Namespace, inputs: Inputs) -> Tensor:
+def _found(args: argparse.Namespace, inputs: Inputs, r2star: Tensor | None) -> Tensor:
     scan, mask = inputs.data, inputs.object_mask
     if not isinstance(scan, Scan) or mask is None or len(scan.echo_times) < 2:
         raise UsageError(
@@ -73,8 +79,9 @@ def _found(args: argparse.Namespace, inputs: Inputs) -> Tensor:
             "fluid is found in R2*, which takes a scan of two echoes or more",
             "give a mask of the fluid: --csf FILE",
         )
-    r2star = compose("r2star", _R2STAR, (), args.config_dir)
-    return find_csf(r2star(scan, mask), mask, scan.geometry)
+    if r2star is None:
+        r2star = compose("r2star", _R2STAR, (), args.config_dir)(scan, mask)
+    return find_csf(r2star, mask, scan.geometry)
 
 
 def _mask(path: str, reference: Volume) -> Tensor:

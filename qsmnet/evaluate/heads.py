@@ -13,7 +13,6 @@ from torch import Tensor
 
 from qsmnet.background.depth import depth_in_mask
 from qsmnet.errors import UsageError
-from qsmnet.inversion.unknown_field import Box, bounding_box
 from qsmnet.io.files import atomic_write
 from qsmnet.simulate import tissue
 from qsmnet.simulate.head.labels import label_files
@@ -22,7 +21,7 @@ from qsmnet.simulate.head.scan import HeadScan
 from qsmnet.simulate.head.simulator import HeadSimulator
 from qsmnet.simulate.randomness import white_noise
 from qsmnet.units import radians_per_ppm
-from qsmnet.volumes import LocalField, TotalField
+from qsmnet.volumes import Box, LocalField, TotalField, bounding_box
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,12 @@ def run_stages(study: StageStudy, wanted: Wanted, say: Say = lambda _: None) -> 
     Raises
     ------
     UsageError
-        If the split is ``test`` before parameters were chosen on the other, or a name is unknown.
+        If the split is ``test`` before the same was tried on the other, or a name is unknown.
     """
     _check_names(study, wanted)
     tasks = study.tasks(wanted)
     if wanted.split == "test":
-        _check_choices(study, wanted, tasks)
+        _check_chosen(study, tasks)
     commit = source_commit()
     for number in wanted.heads or study.splits[wanted.split]:
         for name in wanted.conditions or study.conditions:
@@ -146,17 +146,16 @@ def _check_names(study: StageStudy, wanted: Wanted) -> None:
             raise UsageError(option, f"{', '.join(unknown)} is not known", fix)
 
 
-def _check_choices(study: StageStudy, wanted: Wanted, tasks: Sequence[Task]) -> None:
-    chosen = study.choices.rows()
-    needed = {
-        (task.table, condition, task.method)
-        for task in tasks
-        if task.method in getattr(study.groups.get(task.table), "grids", {})
-        for condition in wanted.conditions or study.conditions
+def _check_chosen(study: StageStudy, tasks: Sequence[Task]) -> None:
+    """Defaults that are still to be chosen must not have seen the heads they are judged on."""
+    tried = {
+        (row["table"], row["method"])
+        for row in study.results.rows().values()
+        if row["split"] != "test"
     }
-    missing = sorted(", ".join(key) for key in needed - chosen.keys())
+    missing = sorted(", ".join(key) for key in {(t.table, t.method) for t in tasks} - tried)
     if missing:
-        problem = f"parameters are not chosen yet: {missing[0]} and {len(missing) - 1} more"
+        problem = f"not tried on the other heads yet: {missing[0]} and {len(missing) - 1} more"
         raise UsageError("--split test", problem, "run --split choose to its end first")
 
 

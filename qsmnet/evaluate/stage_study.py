@@ -22,8 +22,6 @@ KEY = ("table", "head", "condition", "method", "parameter")
 _OWN = ("wrong", "wrong_near_air", "nrmse_near_air", "nrmse_inner", "slope", "kept")
 _COLUMNS = (*KEY, "split", "seconds", "peak_memory_mib", "error", *SCORES, *_OWN, "commit")
 
-_CHOICES = ("table", "condition", "method", "parameter", "nrmse", "heads", "commit")
-
 _TINY = Protocol((44, 60, 48), (4.0, 4.0, 4.0), 3.0, (0.004, 0.010, 0.016), 0.03, 15.0)
 
 
@@ -138,7 +136,7 @@ class StageStudy:
     toolbox
         Where methods come from.
     folder
-        ``results.csv``, ``choices.csv``, ``table.md``.
+        ``results.csv``, ``table.md``.
     """
 
     conditions: Mapping[str, Condition]
@@ -201,11 +199,6 @@ class StageStudy:
     def results(self) -> Ledger:
         """One row a table, head, condition, method and parameter."""
         return Ledger(self.folder / "results.csv", _COLUMNS, key=len(KEY))
-
-    @property
-    def choices(self) -> Ledger:
-        """One row a table, condition and method with a grid: what did best on split ``choose``."""
-        return Ledger(self.folder / "choices.csv", _CHOICES, key=3)
 
     def tasks(self, wanted: "Wanted") -> list[Task]:
         """Rows of every head and condition."""

@@ -1,11 +1,11 @@
-"""Tables of a study of stages, and the parameters that it chose, from its rows."""
+"""Tables of a study of stages, from its rows."""
 
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from qsmnet.evaluate.stage_study import ALONE, DEFAULT, TABLES, Group, StageStudy
-from qsmnet.evaluate.table import csv_text, markdown
+from qsmnet.evaluate.table import markdown
 from qsmnet.io.files import write_text
 
 Row = Mapping[str, str]
@@ -44,40 +44,9 @@ _COST = {"seconds": ("seconds", 1), "peak_memory_mib": ("peak memory / MiB", 0)}
 
 
 def summarise_stages(study: StageStudy, split: str) -> None:
-    """Write ``table.md``, the other split's as ``table_test.md``, and ``choices.csv``."""
-    if split == "choose":
-        write_choices(study)
+    """Write ``table.md``, the other split's as ``table_test.md``."""
     name = "table.md" if split == "choose" else f"table_{split}.md"
     write_text(study.folder / name, stage_tables(study, split), overwrite=True)
-
-
-def write_choices(study: StageStudy) -> None:
-    """Choose each grid's value by the median NRMSE, where every head and value was tried."""
-    rows: list[Sequence[object]] = [study.choices.columns]
-    for table, group in study.groups.items():
-        for condition in study.conditions:
-            found = _found(study, "choose", table, condition)
-            for method in group.grids:
-                best = _best(found, method, group.grid(method), len(study.splits["choose"]))
-                if best is not None:
-                    rows.append([table, condition, method, *best])
-    if len(rows) > 1:
-        write_text(study.choices.path, csv_text(rows), overwrite=True)
-
-
-def _best(
-    found: Found, method: str, grid: Sequence[str], heads: int
-) -> tuple[str, str, int, str] | None:
-    tried = {value: found.get((method, value), {}) for value in grid}
-    if any(len(rows) < heads for rows in tried.values()):
-        return None
-    medians = {value: _median(rows.values(), "nrmse") for value, rows in tried.items()}
-    finite = {value: error for value, error in medians.items() if not math.isnan(error)}
-    if not finite:
-        return None
-    best = min(finite, key=finite.__getitem__)
-    commits = sorted({row["commit"] for row in tried[best].values()})
-    return best, f"{finite[best]:.6g}", heads, " ".join(commits)
 
 
 def stage_tables(study: StageStudy, split: str) -> str:
@@ -88,27 +57,24 @@ def stage_tables(study: StageStudy, split: str) -> str:
             found = _found(study, split, table, condition)
             if found:
                 parts.append(f"## {_TITLES[table]}: {condition}\n")
-                parts.append(_table(study, table, condition, found))
+                parts.append(_table(study, table, found))
     return "\n".join(parts)
 
 
-def _table(study: StageStudy, table: str, condition: str, found: Found) -> str:
+def _table(study: StageStudy, table: str, found: Found) -> str:
     group = study.groups.get(table, Group())
     columns = {**_COLUMNS[table], **_COST}
     header = ["method", "parameters", "heads", *(title for title, _ in columns.values())]
     rows = [
         [method, parameter, *_cells(rows, columns)]
-        for (method, parameter), rows in _shown(study, group, table, condition, found).items()
+        for (method, parameter), rows in _shown(group, found).items()
     ]
     text = markdown(header, rows)
     return text + _against_best(group, found) + _failures(found)
 
 
-def _shown(
-    study: StageStudy, group: Group, table: str, condition: str, found: Found
-) -> dict[tuple[str, str], dict[str, Row]]:
-    """Rows of the table: defaults, variants, what was chosen, and the best of the grid by head."""
-    chosen = study.choices.rows()
+def _shown(group: Group, found: Found) -> dict[tuple[str, str], dict[str, Row]]:
+    """Rows of the table: defaults, variants, and the best of the grid by head."""
     shown: dict[tuple[str, str], dict[str, Row]] = {}
     for method in sorted({method for method, _ in found}):
         grid = group.grid(method)
@@ -118,9 +84,6 @@ def _shown(
             for parameter in (DEFAULT, *group.variants, ALONE)
             if (method, parameter) in found
         }
-        value = chosen.get((table, condition, method), {}).get("parameter", "")
-        if (method, value) in found:
-            shown[method, f"chosen: {value}"] = found[method, value]
         best = _best_by_head(found, method, grid)
         if best:
             values = sorted({row["parameter"] for row in best.values()}, key=grid.index)

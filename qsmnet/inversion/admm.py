@@ -13,10 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qsmnet.inversion.fidelity import AXES, RELAXATION, Fidelity
+from qsmnet.inversion.fidelity import AXES, Fidelity
 from qsmnet.inversion.fluid import UniformFluid
 from qsmnet.inversion.harmonic import WeakHarmonic
 from qsmnet.inversion.prior import Prior
+from qsmnet.inversion.real_factor import RealFactor
+from qsmnet.inversion.slabs import relative_change
+from qsmnet.inversion.support_copy import SupportCopy
 from qsmnet.inversion.unknown_field import DataTerm
 
 _RECENTRE = 5  # iterations between fits of the mean of chi, which cost no FFT
@@ -39,6 +42,8 @@ class Solver:
         Weight of `UniformFluid`, if any.
     """
 
+    chi: Tensor
+
     def __init__(
         self,
         data: DataTerm,
@@ -49,36 +54,35 @@ class Solver:
         fluid: Float[Tensor, "x y z"] | None = None,
     ) -> None:
         self.data, self.fidelity, self.prior, self.harmonic = data, fidelity, prior, harmonic
-        self.free, self.nu = free, 0.0 if free else fidelity.support_penalty
-        self.fluid = None if fluid is None else UniformFluid(fluid, fidelity.level, self.nu)
-        self.nu = self.nu if self.fluid is None else self.fluid.penalty
+        nu = 0.0 if free else fidelity.support_penalty
+        drawn = None if fluid is None else UniformFluid(fluid, fidelity.level, nu)
+        nu = nu if drawn is None else drawn.penalty
+        self.copy = SupportCopy(None if free else data.support, nu, drawn)
         # a uniform susceptibility has a field that is harmonic in the mask: what h takes up
         self.uniform = None if free or harmonic else data.uniform()
         self.steps = 0
         self.buffer = torch.empty_like(data.field)
         self._prepare_spectra()
-        self.start_from(torch.zeros_like(data.field))
+        self._start(torch.zeros_like(data.field), torch.zeros_like(data.field))
         if self.uniform is not None:
             self._raise(self.uniform.level(data.field))
 
     def _prepare_spectra(self) -> None:
         spectrum = self.data.spectrum
-        total = self.fidelity.penalty * spectrum**2
+        self.penalty = self.fidelity.penalty
+        total = self.penalty * spectrum**2
         if self.harmonic is not None:
             total *= self.harmonic.gain
-        total += self.nu
+        total += self.copy.penalty
         total += self.prior.stiffness
         # k = 0 is free where nothing confines chi; it is set to zero
-        self.inverse = torch.where(total > 0, 1.0 / total, 0.0)
-        self.data_gain = self.fidelity.penalty * spectrum * self.inverse
+        self.inverse = RealFactor(torch.where(total > 0, 1.0 / total, 0.0))
+        self.dipole = RealFactor(spectrum)
 
     def start_from(self, chi: Tensor) -> None:
         """Set every variable as if ``chi``, on the padded grid, had just been found."""
-        self.chi = chi
-        self.copy = chi.clone()
-        self.prior.start(chi)
-        spectrum = torch.fft.rfftn(chi, dim=AXES).mul_(self.data.spectrum)
-        self.fidelity.start(self._inverse_fft(spectrum))
+        spectrum = torch.fft.rfftn(chi, dim=AXES)
+        self._start(chi, self._inverse_fft(self.dipole.scale(spectrum)))
 
     def run(self, max_iterations: int, tolerance: float) -> None:
         """Iterate until chi changes by less than ``tolerance``, relative."""
@@ -93,17 +97,15 @@ class Solver:
         target = self.fidelity.target(self.buffer)
         if self.harmonic is not None:
             target = self.harmonic.couple(target)
-        spectrum.mul_(self.inverse).add_(target.mul_(self.data_gain))
-        previous, self.chi = self.chi, self._inverse_fft(spectrum)
+        self.dipole.add_scaled(spectrum, target, self.penalty)
+        previous, self.chi = self.chi, self._inverse_fft(self.inverse.scale(spectrum))
         self._advance(spectrum)
-        change = torch.linalg.vector_norm(previous.sub_(self.chi).mul_(self.data.support))
-        size = torch.linalg.vector_norm(torch.mul(self.chi, self.data.support, out=previous))
-        return float(change / size.clamp_min(torch.finfo(size.dtype).tiny))
+        return relative_change(self.chi, previous, self.data.support)
 
     def residual(self) -> Tensor:
         """Model of chi in the mask, its background and constant included, less the field."""
         inside = torch.fft.rfftn(self.chi * self.data.support, dim=AXES)
-        model = self._inverse_fft(inside.mul_(self.data.spectrum))
+        model = self._inverse_fft(self.dipole.scale(inside))
         if self.harmonic is not None:
             model = model + self.harmonic.field()
         difference = model.sub_(self.data.field)
@@ -111,36 +113,29 @@ class Solver:
         mean = torch.dot(weight.ravel(), difference.ravel()) / weight.sum()
         return difference.sub_(mean)
 
+    def _start(self, chi: Tensor, model: Tensor) -> None:
+        self.chi = chi
+        self.copy.start(chi)
+        self.prior.start(chi)
+        self.fidelity.start(model)
+
     def _pull(self) -> Tensor:
-        pull = self._confined(self.buffer)
-        pull.mul_(2).sub_(self.copy).mul_(self.nu)
-        self.prior.pull(pull)
-        return pull
+        self.copy.pull(self.buffer)
+        self.prior.pull(self.buffer)
+        return self.buffer
 
     def _advance(self, spectrum: Tensor) -> None:
         missing = 0.0
         self.prior.advance(self.chi, spectrum)
-        if self.nu:
-            step = self._confined(self.buffer).sub_(self.chi)
-            self.copy.sub_(step, alpha=RELAXATION)
+        self.copy.advance(self.chi)
         if self.fidelity.needs_model:
-            spectrum = spectrum.mul_(self.data.spectrum)
+            spectrum = self.dipole.scale(spectrum)
             if self.harmonic is not None:
                 spectrum = self.harmonic.complete(spectrum)
             model = self._inverse_fft(spectrum)
             missing = self._missing_level(model)
             self.fidelity.advance(model)
         self._raise(missing)
-
-    def _confined(self, out: Tensor) -> Tensor:
-        """Proximal step of the copy of chi: zero off the support, together in the fluid."""
-        if self.free:
-            out.copy_(self.copy)
-        else:
-            torch.mul(self.copy, self.data.support, out=out)
-        if self.fluid is not None:
-            self.fluid.draw_together(out)
-        return out
 
     def _missing_level(self, model: Tensor) -> float:
         """Uniform susceptibility that the residual of ``model`` asks for; now and then only."""
@@ -154,7 +149,7 @@ class Solver:
         if self.uniform is None or level == 0:
             return
         self.chi.add_(self.data.support, alpha=level)
-        self.copy.add_(self.data.support, alpha=level)
+        self.copy.variable.add_(self.data.support, alpha=level)
         self.fidelity.raise_by(self.uniform.field, level)
         self.prior.raise_by(level)
 

@@ -54,8 +54,7 @@ class Automatic:
         Name of its strength; empty takes ``regularisation`` or ``threshold``.
     target
         :math:`\kappa` that is aimed at; None is 0.65, but for a method that declares a
-        ``kappa_target`` of its own. A data term that forgives gross errors, such as an L1 norm,
-        leaves all of them in the residual: at its best :math:`\lambda` 0.8 of the error.
+        ``kappa_target`` of its own, measured on heads.
     tolerance
         Of :math:`\kappa`, relative: within it the search ends.
     max_solves
@@ -72,7 +71,7 @@ class Automatic:
     inverter: Inverter
     parameter: str = ""
     target: float | None = None
-    tolerance: float = 0.05
+    tolerance: float = 0.1
     max_solves: int = 8
 
     takes: ClassVar[Input] = "local_field"

@@ -10,7 +10,9 @@ field of the object unexplained. With the residual :math:`r = b - D\chi - c`,
 
 over shells s of :math:`|k|` with :math:`n_s` samples is thus the share of the error that is left in
 the residual: it grows from 0 to above 1 with the regularisation. It has no unit, needs no estimate
-of the noise, and no knowledge of the method.
+of the noise, and no knowledge of the method. What lies beyond `_CLIP` robust standard deviations is
+cut to that before: a few voxels beside a bleed or of a wrong unwrapping, which no map explains,
+would otherwise hold most of the power and say nothing about the rest.
 """
 
 from dataclasses import dataclass, replace
@@ -30,6 +32,7 @@ _CONE = 0.04  # |D| below which the field is all error: 7 % of k-space
 # of |k|, over the Nyquist frequency of the longest edge: below, the cone is thinner than the mask's
 # blur; above, there is noise alone, and nothing at all where a scan was interpolated
 _SHELLS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+_CLIP = 2.5  # robust standard deviations of the residual
 _SMOOTHING = 2.5  # longest edges; what a Gaussian of this width passes is not counted as residual
 
 
@@ -87,7 +90,8 @@ class Residual:
         model = _filtered(self.data.pad(chi), self.data.spectrum)
         residual = (self.data.field - model) * self.known
         background = _filtered(residual, self.gaussian) / self.smoothed.clamp_min(1e-3)
-        spectrum = torch.fft.rfftn((residual - background) * self.window, dim=_AXES)
+        clipped = self._clipped(residual - background)
+        spectrum = torch.fft.rfftn(clipped * self.window, dim=_AXES)
         power = spectrum.abs().double().square() * self.copies
         count, total = (
             torch.zeros(2 * len(_SHELLS), dtype=torch.float64, device=power.device).index_add(
@@ -96,6 +100,10 @@ class Residual:
             for values in (self.copies, power)
         )
         return _ratio(count.reshape(-1, 2)[1:], total.reshape(-1, 2)[1:])
+
+    def _clipped(self, residual: Tensor) -> Tensor:
+        bound = _CLIP * 1.4826 * float(residual[self.known > 0].abs().median())
+        return residual.clamp(-bound, bound) if bound > 0 else residual
 
 
 def _ratio(count: Tensor, total: Tensor) -> float:

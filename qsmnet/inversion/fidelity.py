@@ -20,6 +20,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from qsmnet.inversion.slabs import Slabs
 from qsmnet.inversion.unknown_field import DataTerm
 
 AXES = (-3, -2, -1)
@@ -80,6 +81,7 @@ class Quadratic:
         self.measured = data.field
         self.kappa = data.weight / (data.weight + self.penalty)
         self.total = self.kappa.sum() if constant else torch.tensor(math.inf)
+        self.slabs = Slabs(data.field)
         self.correction = torch.empty_like(data.field)
         self.constant = torch.zeros((), dtype=data.field.dtype, device=data.field.device)
 
@@ -89,22 +91,30 @@ class Quadratic:
 
     def target(self, out: Tensor) -> Tensor:
         """Half spectrum of 2 P(v) - v."""
-        self._correct()
-        return _transformed(torch.add(self.field, self.correction, alpha=2.0, out=out))
+        return _transformed(self._corrected(2.0, out))
 
     def advance(self, model: Tensor) -> None:
         """Over-relaxed."""
-        self.field.add_(model.sub_(self.field).sub_(self.correction), alpha=RELAXATION)
+        _relax(self.field, model, self.correction)
 
     def raise_by(self, field: Tensor, level: float) -> None:
         """Add to v."""
         self.field.add_(field, alpha=level)
 
-    def _correct(self) -> None:
+    def _corrected(self, times: float, out: Tensor) -> Tensor:
+        """Set the correction P(v) - v; v with it so many ``times``."""
         # the free constant is eliminated: its best value given the splitting's array
-        correction = torch.sub(self.measured, self.field, out=self.correction)
-        self.constant = torch.dot(self.kappa.ravel(), correction.ravel()) / self.total
-        correction.sub_(self.constant).mul_(self.kappa)
+        shares = [
+            torch.dot(self.kappa[slab].ravel(), self._missing(slab).ravel()) for slab in self.slabs
+        ]
+        self.constant = torch.stack(shares).sum() / self.total
+        for slab in self.slabs:
+            correction = self.correction[slab].sub_(self.constant).mul_(self.kappa[slab])
+            torch.add(self.field[slab], correction, alpha=times, out=out[slab])
+        return out
+
+    def _missing(self, slab: slice) -> Tensor:
+        return torch.sub(self.measured[slab], self.field[slab], out=self.correction[slab])
 
 
 class Filled(Quadratic):
@@ -118,8 +128,7 @@ class Filled(Quadratic):
 
     def target(self, out: Tensor) -> Tensor:
         """Half spectrum of the filled field."""
-        self._correct()
-        return _transformed(torch.add(self.field, self.correction, out=out))
+        return _transformed(self._corrected(1.0, out))
 
     def advance(self, model: Tensor) -> None:
         """Take the model's own field."""
@@ -142,7 +151,7 @@ class Zeros:
 
     def target(self, out: Tensor) -> Tensor:  # noqa: ARG002 the protocol's
         """Half spectrum of the data."""
-        return self.transformed.clone()
+        return self.transformed
 
     def advance(self, model: Tensor) -> None:
         """Hold nothing."""
@@ -188,7 +197,7 @@ class _Pointwise(ABC):
 
     def advance(self, model: Tensor) -> None:
         """Over-relaxed."""
-        self.field.add_(model.sub_(self.field).sub_(self.correction), alpha=RELAXATION)
+        _relax(self.field, model, self.correction)
 
     def raise_by(self, field: Tensor, level: float) -> None:
         """Add to v."""
@@ -274,3 +283,10 @@ class Absolute(_Pointwise):
 def _transformed(volume: Tensor) -> Tensor:
     spectrum: Tensor = torch.fft.rfftn(volume, dim=AXES)
     return spectrum
+
+
+def _relax(field: Tensor, model: Tensor, correction: Tensor) -> None:
+    """Over-relaxed step of v, the ``field``, to the model; P(v) - v is the ``correction``."""
+    for slab in Slabs(field):
+        step = model[slab].sub_(field[slab]).sub_(correction[slab])
+        field[slab].add_(step, alpha=RELAXATION)

@@ -32,6 +32,10 @@ class UniformFluid:
         self.share = weight / weight.sum()
         self.draw = weight * level / (weight * level + self.penalty)
 
-    def draw_together(self, chi: Float[Tensor, "x y z"]) -> None:
-        """Move ``chi`` in the fluid towards its mean there, in place."""
-        chi.lerp_(torch.dot(self.share.ravel(), chi.ravel()), self.draw)
+    def mean(self, chi: Float[Tensor, "x y z"]) -> Tensor:
+        """Return that of the fluid."""
+        return torch.dot(self.share.ravel(), chi.ravel())
+
+    def draw_together(self, chi: Float[Tensor, "planes y z"], mean: Tensor, slab: slice) -> None:
+        """Move ``chi``, the planes ``slab``, in the fluid towards ``mean``, in place."""
+        chi.lerp_(mean, self.draw[slab])

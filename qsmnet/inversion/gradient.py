@@ -15,25 +15,50 @@ from qsmnet.geometry import Triple
 
 
 def difference(
-    volume: Float[Tensor, "x y z"], axis: int, out: Float[Tensor, "x y z"] | None = None
-) -> Float[Tensor, "x y z"]:
-    """Next voxel along ``axis`` less this one, periodic; in the unit of ``volume``, not per mm."""
-    made = torch.empty_like(volume) if out is None else out
-    size = volume.shape[axis]
-    after, before = (volume.narrow(axis, start, size - 1) for start in (1, 0))
+    volume: Float[Tensor, "x y z"],
+    axis: int,
+    out: Float[Tensor, "planes y z"] | None = None,
+    slab: slice | None = None,
+) -> Float[Tensor, "planes y z"]:
+    """Next voxel along ``axis`` less this one, periodic; in the unit of ``volume``, not per mm.
+
+    Of the planes ``slab`` alone, where given.
+    """
+    here = volume if slab is None else volume[slab]
+    made = torch.empty_like(here) if out is None else out
+    size = here.shape[axis]
+    after, before = (here.narrow(axis, start, size - 1) for start in (1, 0))
     torch.sub(after, before, out=made.narrow(axis, 0, size - 1))
-    torch.sub(volume.select(axis, 0), volume.select(axis, -1), out=made.select(axis, -1))
+    following = _following(volume, axis, slab)
+    torch.sub(following, here.select(axis, -1), out=made.select(axis, -1))
     return made
 
 
 def add_adjoint(
-    total: Float[Tensor, "x y z"], edges: Float[Tensor, "x y z"], axis: int, factor: float = 1.0
+    total: Float[Tensor, "x y z"],
+    edges: Float[Tensor, "planes y z"],
+    axis: int,
+    factor: float = 1.0,
+    slab: slice | None = None,
 ) -> None:
-    """Add ``factor`` times the transpose of `difference`: the value before less this one."""
+    """Add ``factor`` times the transpose of `difference`: the value before less this one.
+
+    Of edges of the planes ``slab`` alone, where given.
+    """
+    here = total if slab is None else total[slab]
     size = edges.shape[axis]
-    total.sub_(edges, alpha=factor)
-    total.narrow(axis, 1, size - 1).add_(edges.narrow(axis, 0, size - 1), alpha=factor)
-    total.select(axis, 0).add_(edges.select(axis, -1), alpha=factor)
+    here.sub_(edges, alpha=factor)
+    here.narrow(axis, 1, size - 1).add_(edges.narrow(axis, 0, size - 1), alpha=factor)
+    _following(total, axis, slab).add_(edges.select(axis, -1), alpha=factor)
+
+
+def _following(volume: Tensor, axis: int, slab: slice | None) -> Tensor:
+    """Plane after the last one of the slab along ``axis``, periodic in the grid."""
+    if slab is None:
+        return volume.select(axis, 0)
+    if axis == 0:
+        return volume[slab.stop % volume.shape[0]]
+    return volume[slab].select(axis, 0)
 
 
 def edges_inside(support: Float[Tensor, "x y z"], axis: int) -> Float[Tensor, "x y z"]:

@@ -54,6 +54,8 @@ class GradientTikhonov:
     padding: float = 1.0
 
     takes: ClassVar[Input] = "local_field"
+    #: For `Automatic`; measured on heads.
+    kappa_target: ClassVar[float] = 0.5
     summary: ClassVar[Summary] = Summary(
         cost="1 FFT pair",
         use="The smoothest preview: what small structures cost, streaks gain.",

@@ -77,7 +77,7 @@ class HDQSM(Variational):
 
     summary: ClassVar[Summary] = Summary(
         cost="2 FFT pairs an iteration, 50 to 70 iterations; 3 with weak_harmonic",
-        use="Near bleeds and air, where some of the field is wrong beyond its noise.",
+        use="The default: where some of a measured field is wrong beyond its noise, as near air.",
         reference="Lambert et al. 2022, 10.1002/mrm.29218",
     )
 

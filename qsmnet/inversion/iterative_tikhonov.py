@@ -94,6 +94,8 @@ class IterativeTikhonov:
     padding: float = 1.25
 
     takes: ClassVar[Input] = "local_field"
+    #: For `Automatic`; measured on heads.
+    kappa_target: ClassVar[float] = 0.25
     summary: ClassVar[Summary] = Summary(
         cost="3 FFT pairs an iteration, 4 to 20 iterations",
         use="Quadratic and smooth: weighted by the noise, no edges favoured.",

@@ -77,8 +77,6 @@ class L1(Variational):
     noise_gain: float = 10.0
     nonlinear: bool = True
 
-    #: Of `Automatic`: outliers stay in the residual.
-    kappa_target: ClassVar[float] = 0.8
     summary: ClassVar[Summary] = Summary(
         cost="2 FFT pairs an iteration, 40 to 60 iterations; 3 with weak_harmonic",
         use="Where some of the field is plainly wrong and nobody knows which part.",

@@ -84,6 +84,8 @@ class NDI:
     padding: float = 1.25
 
     takes: ClassVar[Input] = "local_field"
+    #: For `Automatic`; measured on heads, where the iterations end first.
+    kappa_target: ClassVar[float] = 0.2
     summary: ClassVar[Summary] = Summary(
         cost="2 FFT pairs an iteration, 10 to 25 iterations",
         use="Sharp, no prior: where phase errors of whole turns are left in the field.",

@@ -18,6 +18,7 @@ from qsmnet.inversion.gradient import (
     edges_inside,
     laplacian_spectrum,
 )
+from qsmnet.inversion.slabs import Slabs
 from qsmnet.inversion.unknown_field import DataTerm
 
 _STEP = 1.5  # lambda / rho, in units of the field's spread a voxel
@@ -76,8 +77,7 @@ class TotalVariation:
         )
         inside = [edges_inside(data.support, axis) for axis in range(3)]
         self.edges = inside if edges is None else edges
-        # fresh memory costs more than what is done with it
-        self.scratch = [torch.empty_like(data.field) for _ in range(2)]
+        self.slabs = Slabs(data.field, scratch=2)
 
     def start(self, chi: Tensor) -> None:
         """Set the differences."""
@@ -85,30 +85,39 @@ class TotalVariation:
 
     def pull(self, total: Tensor) -> None:
         """Add the divergence of 2 P(v) - v."""
-        for axis, variable in enumerate(self.gradients):
-            clipped = self._clip(axis)
-            edges = self.edges[axis]
-            wanted = torch.addcmul(variable, clipped, edges, value=-2, out=self.scratch[1])
-            add_adjoint(total, wanted, axis, self.rho / self.data.voxel_size[axis] ** 2)
+        for slab in self.slabs:
+            for axis in range(3):
+                variable, edges = self.gradients[axis][slab], self.edges[axis][slab]
+                clipped, wanted = self._clip(axis, slab)
+                torch.addcmul(variable, clipped, edges, value=-2, out=wanted)
+                add_adjoint(total, wanted, axis, self.rho / self.data.voxel_size[axis] ** 2, slab)
 
     def couple(self, spectrum: Tensor) -> None:
         """Add nothing."""
 
     def advance(self, chi: Tensor, spectrum: Tensor) -> None:  # noqa: ARG002 the protocol's
         """Over-relaxed."""
-        for axis, variable in enumerate(self.gradients):
-            clipped = self._clip(axis)
-            step = difference(chi, axis, out=self.scratch[1])
-            variable.lerp_(step.addcmul_(clipped, self.edges[axis]), RELAXATION)
+        for slab in self.slabs:
+            for axis in range(3):
+                variable, edges = self.gradients[axis][slab], self.edges[axis][slab]
+                clipped, step = self._clip(axis, slab)
+                difference(chi, axis, step, slab).addcmul_(clipped, edges)
+                variable.lerp_(step, RELAXATION)
 
     def raise_by(self, level: float) -> None:
         """Add the steps at the surface."""
-        for axis, variable in enumerate(self.gradients):
-            variable.add_(difference(self.data.support, axis, out=self.scratch[0]), alpha=level)
+        for slab in self.slabs:
+            for axis, variable in enumerate(self.gradients):
+                step, _ = self.slabs.scratch(slab)
+                difference(self.data.support, axis, step, slab)
+                variable[slab].add_(step, alpha=level)
 
-    def _clip(self, axis: int) -> Tensor:
+    def _clip(self, axis: int, slab: slice) -> tuple[Tensor, Tensor]:
+        """Clip the variable; with it, memory to work in."""
         bound = self.threshold * self.data.voxel_size[axis]
-        return torch.clamp(self.gradients[axis], -bound, bound, out=self.scratch[0])
+        clipped, free = self.slabs.scratch(slab)
+        torch.clamp(self.gradients[axis][slab], -bound, bound, out=clipped)
+        return clipped, free
 
 
 class GeneralisedVariation:

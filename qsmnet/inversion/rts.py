@@ -9,10 +9,13 @@ from torch import Tensor
 
 from qsmnet.conjugate_gradient import conjugate_gradient
 from qsmnet.dipole import Kernel, check_padding
-from qsmnet.inversion.fidelity import AXES, RELAXATION
+from qsmnet.inversion.fidelity import AXES
 from qsmnet.inversion.inverter import Input
 from qsmnet.inversion.prior import TotalVariation
+from qsmnet.inversion.real_factor import RealFactor
+from qsmnet.inversion.slabs import relative_change
 from qsmnet.inversion.support import Support, check_support
+from qsmnet.inversion.support_copy import SupportCopy
 from qsmnet.inversion.tsvd import check_threshold, inverse_above
 from qsmnet.inversion.unknown_field import volumes_of
 from qsmnet.inversion.weighted_model import WeightedModel
@@ -86,6 +89,8 @@ class RTS:
     padding: float = 1.25
 
     takes: ClassVar[Input] = "local_field"
+    #: For `Automatic`; measured on heads.
+    kappa_target: ClassVar[float] = 0.9
     summary: ClassVar[Summary] = Summary(
         cost="50 FFT pairs: 24 iterations of 1, and 24 to complete the field",
         use="Edges kept where the kernel is small; TV is more accurate at the same cost.",
@@ -131,20 +136,22 @@ class _SecondStep:
 
     def __init__(self, model: WeightedModel, strength: float, threshold: float) -> None:
         self.model, data = model, model.data
-        self.nu = _SUPPORT_PENALTY if model.uniform is not None else 0.0
+        nu = _SUPPORT_PENALTY if model.uniform is not None else 0.0
+        self.copy = SupportCopy(model.support, nu)
         self.prior = TotalVariation(data, strength)
         self.division = inverse_above(data.spectrum, threshold)
-        total = (self.division != 0).to(data.spectrum.dtype).add_(self.nu)
+        total = (self.division != 0).to(data.spectrum.dtype).add_(nu)
         total += self.prior.stiffness
         # k = 0 is free where nothing confines chi; it is set to zero
-        self.inverse = torch.where(total > 0, 1.0 / total, 0.0)
+        self.inverse = RealFactor(torch.where(total > 0, 1.0 / total, 0.0))
+        self.buffer = torch.empty_like(data.field)
         self.trust = model.weight.clamp(max=1.0)
 
     def start_from(self, chi: Tensor) -> None:
         """Complete the field by that of ``chi``, and set every variable to it."""
         self.chi = chi
         self.complete()
-        self.copy = self.chi.clone()
+        self.copy.start(self.chi)
         self.prior.start(self.chi)
 
     def complete(self) -> None:
@@ -161,17 +168,12 @@ class _SecondStep:
 
     def iterate(self) -> float:
         """One iteration, one FFT pair; returns the change of chi in the mask, relative."""
-        support = self.model.data.support
-        inside = self.copy * support
-        pull = torch.sub(2 * inside, self.copy).mul_(self.nu)
+        data, pull = self.model.data, self.buffer
+        self.copy.pull(pull)
         self.prior.pull(pull)
-        spectrum = torch.fft.rfftn(pull, dim=AXES).add_(self.data_part).mul_(self.inverse)
-        previous, self.chi = (
-            self.chi,
-            torch.fft.irfftn(spectrum, s=self.model.data.shape, dim=AXES),
-        )
+        spectrum = torch.fft.rfftn(pull, dim=AXES).add_(self.data_part)
+        previous = self.chi
+        self.chi = torch.fft.irfftn(self.inverse.scale(spectrum), s=data.shape, dim=AXES)
         self.prior.advance(self.chi, spectrum)
-        self.copy.add_(self.chi - inside, alpha=RELAXATION)
-        change = torch.linalg.vector_norm(previous.sub_(self.chi).mul_(support))
-        size = torch.linalg.vector_norm(self.chi * support)
-        return float(change / size.clamp_min(torch.finfo(size.dtype).tiny))
+        self.copy.advance(self.chi)
+        return relative_change(self.chi, previous, data.support)

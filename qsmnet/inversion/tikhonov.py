@@ -50,6 +50,8 @@ class Tikhonov:
     padding: float = 1.0
 
     takes: ClassVar[Input] = "local_field"
+    #: For `Automatic`; measured on heads.
+    kappa_target: ClassVar[float] = 0.5
     summary: ClassVar[Summary] = Summary(
         cost="1 FFT pair",
         use="A smoother preview; a start for others.",

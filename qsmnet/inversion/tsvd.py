@@ -51,6 +51,8 @@ class TSVD:
     padding: float = 1.0
 
     takes: ClassVar[Input] = "local_field"
+    #: For `Automatic`; measured on heads.
+    kappa_target: ClassVar[float] = 0.35
     summary: ClassVar[Summary] = Summary(
         cost="1 FFT pair",
         use="To compare with toolboxes that call it TKD; TKD itself is better.",

@@ -83,7 +83,7 @@ class TV(Variational):
 
     summary: ClassVar[Summary] = Summary(
         cost="2 FFT pairs an iteration, 20 to 40 iterations; 3 with weak_harmonic",
-        use="The classical choice: edges kept, noise and unknown field weighted.",
+        use="The classical choice, where the field is right within its noise: edges kept.",
         reference="Bilgic et al. 2014, 10.1002/mrm.25029; Milovic et al. 2018, 10.1002/mrm.27073",
     )
 

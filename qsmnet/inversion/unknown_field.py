@@ -16,9 +16,8 @@ from torch import Tensor
 
 from qsmnet.dipole import Dipole, Kernel
 from qsmnet.geometry import Triple
-from qsmnet.volumes import LocalField
+from qsmnet.volumes import Box, LocalField, bounding_box
 
-Box = tuple[slice, slice, slice]
 _LEAST_FIELD = 0.01  # of a uniform support, root mean square over its susceptibility
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -58,7 +57,8 @@ class DataTerm:
         (1.5 changed TV by less than 0.1 points on heads), and less than most field of views.
         """
         weight = local.data_weight()
-        box = bounding_box(local.mask | (weight > 0))
+        # a dipole's grid has two voxels an axis or more
+        box = bounding_box(local.mask | (weight > 0), least=2)
         known = torch.where(weight > 0, local.field, 0.0)
         size = [part.stop - part.start for part in box]
         dipole = Dipole(
@@ -171,17 +171,6 @@ def volumes_of(local: LocalField) -> Iterator[LocalField]:
             harmonic_removed=local.harmonic_removed,
             csf=None if local.csf is None else volume(local.csf),
         )
-
-
-def bounding_box(mask: Tensor) -> Box:
-    """Smallest box around the true voxels, at least two voxels an axis."""
-    parts = []
-    for axis, size in enumerate(mask.shape):
-        others = tuple(i for i in range(3) if i != axis)
-        inside = mask.any(dim=others).nonzero().ravel()
-        start = min(int(inside[0]), size - 2)
-        parts.append(slice(start, max(int(inside[-1]) + 1, start + 2)))
-    return parts[0], parts[1], parts[2]
 
 
 def padded(volume: Tensor, shape: tuple[int, int, int]) -> Tensor:

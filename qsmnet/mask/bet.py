@@ -32,7 +32,7 @@ _GUESS, _COARSE, _FINE = 300, 600, 200
 _COARSE_DIVISIONS = 3
 # nothing of a brain is as thin as twice this, in mm; a bubble's stalk is
 _OPENING = 3.0
-_FIX = "give a mask file, or --mask whole for a part of a brain"
+_FIX = "give a mask file, --mask magnitude for what is no head, or --mask whole for a part of one"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Bet:
 
     summary: ClassVar[Summary] = Summary(
         cost="no FFT; 1100 steps of a surface of 642 to 2562 vertices",
-        use="A head: brain without skull and scalp, offline.",
+        use="The default: the brain of a head, without skull and scalp, offline.",
         reference="Smith 2002, 10.1002/hbm.10062",
     )
 

@@ -49,6 +49,8 @@ def parameters() -> list:
 def run(words, folder):
     program = (sys.executable, "-P", "-m", "qsmnet.cli")
     smaller = SMALLER.get(words[0], ())
+    if "--phase" in words:  # the small scan that stands for a head has no brain to extract
+        smaller = (*smaller, "--mask", "magnitude")
     return subprocess.run(
         [*program, *words, *smaller], cwd=folder, capture_output=True, text=True, check=False
     )
@@ -106,10 +108,9 @@ def test_command_of_readme(words, workplace):
 
 def test_scan_gives_a_finite_map(workplace):
     (words,) = [words for words in commands() if "--phase" in words]
-    tv = ["tv" if word == "kqsm" else "scan-tv" if word == "scan" else word for word in words]
-    result = run(tv, workplace)
+    result = run(["again" if word == "scan" else word for word in words], workplace)
     assert result.returncode == 0, result.stderr
-    chi = nib.load(workplace / "scan-tv" / "chi.nii.gz")
+    chi = nib.load(workplace / "again" / "chi.nii.gz")
     phase = nib.load(workplace / "phase.nii.gz")
     assert chi.get_data_dtype() == np.float32
     assert chi.shape == phase.shape[:3]

@@ -67,7 +67,8 @@ def raw(write_nifti: Write, affine: np.ndarray) -> list[str]:
     magnitude = write_nifti("magnitude.nii.gz", np.abs(signal).astype(np.float32))
     times = [str(time) for time in ECHO_TIMES]
     files = ["--phase", str(phase), "--magnitude", str(magnitude), "--echo-times", *times]
-    return [*files, "--b0", str(B0), "--inverter", "tkd", "--set-background", "radii=[3,2]"]
+    stages = ["--mask", "magnitude", "--background", "vsharp", "--set-background", "radii=[3,2]"]
+    return [*files, "--b0", str(B0), *stages, "--inverter", "tkd"]
 
 
 def _run(arguments: list[str], out: Path) -> int:
@@ -145,7 +146,8 @@ def test_a_total_field_gives_the_same_as_the_scan_it_came_from(
 ) -> None:
     assert _run([*raw, "--keep"], tmp_path / "one") == 0
     kept = tmp_path / "one"
-    total = ["--total-field", str(kept / "total_field.nii.gz"), "--set-background", "radii=[3,2]"]
+    total = ["--total-field", str(kept / "total_field.nii.gz"), "--background", "vsharp"]
+    total += ["--set-background", "radii=[3,2]"]
     total += ["--mask", str(kept / "total_field_mask.nii.gz"), "--inverter", "tkd"]
     assert _run(total, tmp_path / "two") == 0
     one, two = (_load(tmp_path / name / "chi.nii.gz") for name in ("one", "two"))
@@ -404,7 +406,7 @@ def test_the_real_patch(outside_data: Path, tmp_path: Path, inverter: str) -> No
     magnitude = folder / "magnitude.nii.gz"
     scan = ["--phase", str(folder / "phase.nii.gz"), "--magnitude", str(magnitude)]
     scan += ["--echo-times", "0.004", "0.008", "0.012", "--b0", "7", "--inverter", inverter]
-    scan += ["--mask", "whole", "--max-radius", "4"]
+    scan += ["--mask", "whole", "--background", "vsharp", "--max-radius", "4"]
     assert _run(scan, tmp_path / "out") == 5
     assert _run([*scan, "--phase-range", "-0.003674", "0.003674"], tmp_path / "out") == 0
     chi = _load(tmp_path / "out" / "chi.nii.gz")

@@ -111,7 +111,8 @@ def test_fluid_of_a_scan_is_found_in_its_decay(
     files += ["--magnitude", str(write_nifti("m.nii.gz", magnitude))]
     files += ["--mask", str(write_nifti("o.nii.gz", OBJECT.astype(np.uint8)))]
     options = ["--echo-times", "0.004", "0.008", "--b0", "3", "--inverter", "tkd"]
-    options += ["--set-background", "radii=[3,2]", "--reference", "csf", "--phase-range"]
+    options += ["--background", "vsharp", "--set-background", "radii=[3,2]"]
+    options += ["--reference", "csf", "--phase-range"]
     out = tmp_path / "out"
     arguments = [*files, *options, "-3.1416", "3.1416", "--out", str(out)]
     assert main(["reconstruct", *arguments]) == 0

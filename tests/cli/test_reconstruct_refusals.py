@@ -43,7 +43,8 @@ def scan(write_nifti: Write) -> Callable[..., list[str]]:
         mask = write_nifti("mask.nii.gz", INSIDE)
         given = ["--phase", str(raw), "--magnitude", str(size), "--mask", str(mask), "--b0", "3"]
         times = ["--echo-times", "0.005", "0.010", "0.015"]
-        return [*given, *times, "--inverter", "tkd", "--max-radius", "2"]
+        stages = ["--background", "vsharp", "--max-radius", "2", "--inverter", "tkd"]
+        return [*given, *times, *stages]
 
     return files
 
@@ -76,6 +77,19 @@ def test_radians_in_a_range_of_degrees(scan, refused):
     line = refused([*scan(), "--phase-range", "-180", "180"], 5)
     assert "phase.nii.gz" in line
     assert "-180 180" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "fix"),
+    [
+        (["--background", "sharp"], "Fix: use --set-background radius=2, --background vsharp"),
+        (["--background", "lbv"], "Fix: use --background vsharp, or leave it out"),
+    ],
+)
+def test_radii_of_a_method_without(scan, refused, options, fix):
+    line = refused([*scan(), *options], 2)
+    assert "--max-radius: is for vsharp" in line
+    assert fix in line
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,20 @@ def test_adjoint(axis):
     assert float((forward - backward).abs()) < 1e-12 * float(forward.abs() + 1)
 
 
+@pytest.mark.parametrize("planes", [1, 2, 4, 6])
+@pytest.mark.parametrize("axis", range(3))
+def test_slabs_make_up_the_whole(axis, planes):
+    x, y = volume(0), volume(1)
+    pieces, total, whole = [], volume(2), volume(2)
+    for start in range(0, SHAPE[0], planes):
+        slab = slice(start, min(start + planes, SHAPE[0]))
+        pieces.append(difference(x, axis, slab=slab))
+        add_adjoint(total, y[slab], axis, 0.7, slab)
+    add_adjoint(whole, y, axis, 0.7)
+    assert torch.equal(torch.cat(pieces), difference(x, axis))
+    torch.testing.assert_close(total, whole, rtol=1e-14, atol=1e-14)
+
+
 def test_spectrum_is_that_of_the_differences():
     x = volume(0)
     applied = torch.zeros_like(x)

@@ -10,8 +10,8 @@ import torch
 from qsmnet.dipole import Dipole
 from qsmnet.geometry import Geometry
 from qsmnet.inversion.tv import TV
-from qsmnet.inversion.unknown_field import DataTerm, bounding_box, noise_of_weighted
-from qsmnet.volumes import LocalField
+from qsmnet.inversion.unknown_field import DataTerm, noise_of_weighted
+from qsmnet.volumes import LocalField, bounding_box
 
 CONVERGED = {"max_iterations": 250, "tolerance": 0.0}
 
@@ -206,7 +206,7 @@ def test_tolerance_stops_it(phantom: Callable, monkeypatch: pytest.MonkeyPatch) 
         calls.clear()
         TV(max_iterations=60, tolerance=tolerance)(local)
         pairs[tolerance] = len(calls)
-    assert pairs[0.0] == 2 + 2 * 60
+    assert pairs[0.0] == 1 + 2 * 60
     assert pairs[5e-2] < pairs[5e-3] < pairs[0.0]
 
 
@@ -218,12 +218,6 @@ def test_data_term_crops_and_pads(phantom: Callable) -> None:
     assert all(n >= round(1.25 * s) for n, s in zip(data.shape, size, strict=True))
     assert torch.equal(data.paste(data.pad(local.field), local), local.field * local.mask)
     assert float(data.weight.sum()) == float(local.mask.sum())
-
-
-def test_bounding_box_of_a_plane_is_two_voxels_thick() -> None:
-    mask = torch.zeros((5, 6, 7), dtype=torch.bool)
-    mask[1:4, 5, 2:6] = True
-    assert bounding_box(mask) == (slice(1, 4), slice(4, 6), slice(2, 6))
 
 
 @pytest.mark.parametrize(

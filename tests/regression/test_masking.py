@@ -21,11 +21,21 @@ def mask_scores(found, truth):
 
 
 def test_every_method_has_its_bar():
-    assert set(_BARS["small"]) == set(METHODS)
+    assert set(_BARS["small"]) == set(_BARS["full"]) == set(METHODS)
+
+
+def assert_as_good(name, head, bar):
+    found = mask_scores(compose("mask", name)(scan_evidence(head.as_scan())), head.mask)
+    for score, value in bar.items():
+        assert found[score] > value - _TOLERANCE, f"{score} is below its bar {value}: {found}"
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_small_head(name, small_head):
-    found = mask_scores(compose("mask", name)(scan_evidence(small_head.as_scan())), small_head.mask)
-    for score, value in _BARS["small"][name].items():
-        assert found[score] > value - _TOLERANCE, f"{score} is below its bar {value}: {found}"
+    assert_as_good(name, small_head, _BARS["small"][name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_full_head(name, full_head):
+    assert_as_good(name, full_head, _BARS["full"][name])
