@@ -1,5 +1,7 @@
 """Training items: decided by their number alone; cut, framed, told, or read from disk."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -90,6 +92,33 @@ def test_workers_end_in_peace_with_items_on_their_way():
         workers = loader._workers
         loader._shutdown_workers()
         assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+# a loader's process, whose thread fails as it hands an item over
+HANDED_OVER = """
+from multiprocessing import resource_sharer
+from qsmnet.training.data import _prepare_process
+
+def send(connection, process):
+    raise {error}("in the midst of it")
+
+_prepare_process(0)
+identifier = resource_sharer._resource_sharer.register(send, lambda: None)
+with resource_sharer._resource_sharer.get_connection(identifier):
+    resource_sharer.stop(timeout=30)
+"""
+
+
+@pytest.mark.parametrize(("error", "heard"), [("BrokenPipeError", False), ("ValueError", True)])
+def test_an_item_that_nobody_took_is_no_news(error, heard):
+    ended = subprocess.run(
+        [sys.executable, "-c", HANDED_OVER.format(error=error)],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert ("in the midst of it" in ended.stderr) == heard
+    assert heard or not ended.stderr
 
 
 def test_loaders_leave_the_random_state_alone(pairs):
