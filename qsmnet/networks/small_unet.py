@@ -12,9 +12,9 @@ _SLOPE = 0.1
 class SmallUNet(nn.Module):
     """3x3x3 convolutions at a few levels; a correction that is zero before training.
 
-    Leaky ReLU of slope 0.1, no normalisation (so that whole volumes behave as patches), mean of 2
-    voxels an axis on the way down, nearest neighbour on the way up, skips by concatenation. With
-    one level it is a plain residual network, as LPCNN's and MoDL's.
+    Leaky ReLU of slope 0.1, no normalisation (so that whole volumes behave as patches), 2x2x2
+    convolutions on the way down, nearest neighbours on the way up, skips by addition (concatenation
+    took a third of the time). With one level it is a plain residual network.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class SmallUNet(nn.Module):
     levels
         At least 1; each after the first halves the grid.
     convolutions
-        At each level, once down and once up; all but the first of them have a shortcut.
+        With a shortcut each; so many at each level on the way down, and as many on the way up.
 
     Raises
     ------
@@ -40,11 +40,12 @@ class SmallUNet(nn.Module):
             if type(size) is not int or size < 1:
                 raise ValueError(f"{name} must be a whole number from 1, got {size}")
         widths = [base * 2**level for level in range(levels)]
-        self.encoder = nn.ModuleList(
-            [_Level(a, b, convolutions) for a, b in pairwise([inputs, *widths])]
-        )
-        self.decoder = nn.ModuleList([_Level(a + b, a, convolutions) for a, b in pairwise(widths)])
-        self.head = nn.Conv3d(base, 1, 3, padding=1)
+        self.stem = nn.Conv3d(inputs, base, 3, padding=1)
+        self.encoder = nn.ModuleList([_Level(w, convolutions) for w in widths])
+        self.down = nn.ModuleList([nn.Conv3d(a, b, 2, stride=2) for a, b in pairwise(widths)])
+        self.up = nn.ModuleList([nn.Conv3d(b, a, 1) for a, b in pairwise(widths)])
+        self.decoder = nn.ModuleList([_Level(w, convolutions) for w in widths[:-1]])
+        self.head = nn.Conv3d(base, 1, 1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
         self.multiple = 2 ** (levels - 1)
@@ -53,29 +54,29 @@ class SmallUNet(nn.Module):
         """Correction of one channel, float32, on any grid."""
         x, y, z = channels.shape[-3:]
         padding = [p for n in (z, y, x) for p in (0, -n % self.multiple)]
-        state = F.pad(channels, padding).to(memory_format=torch.channels_last_3d)
+        padded = F.pad(channels, padding).to(memory_format=torch.channels_last_3d)
+        state = self.encoder[0](F.leaky_relu(self.stem(padded), _SLOPE, inplace=True))
         skips = []
-        for level in self.encoder[:-1]:
-            skips.append(level(state))
-            state = F.avg_pool3d(skips[-1], 2)
-        state = self.encoder[-1](state)
-        for level, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
-            state = level(torch.cat([skip, F.interpolate(state, scale_factor=2.0)], dim=1))
+        for down, level in zip(self.down, self.encoder[1:], strict=True):
+            skips.append(state)
+            state = level(F.leaky_relu(down(state), _SLOPE, inplace=True))
+        for i in reversed(range(len(self.up))):
+            # after the 1x1x1 convolution: an eighth of its work
+            state = skips[i] + F.interpolate(self.up[i](state), scale_factor=2.0)
+            state = self.decoder[i](state)
         head: Tensor = self.head(state)
         return head[..., :x, :y, :z].float()
 
 
 class _Level(nn.Module):
-    def __init__(self, inputs: int, width: int, convolutions: int) -> None:
+    def __init__(self, width: int, convolutions: int) -> None:
         super().__init__()
-        self.first = nn.Conv3d(inputs, width, 3, padding=1)
-        self.others = nn.ModuleList(
-            [nn.Conv3d(width, width, 3, padding=1) for _ in range(convolutions - 1)]
+        self.convolutions = nn.ModuleList(
+            [nn.Conv3d(width, width, 3, padding=1) for _ in range(convolutions)]
         )
 
     def forward(self, state: Tensor) -> Tensor:
-        """Convolutions, a leaky ReLU after each."""
-        state = F.leaky_relu(self.first(state), _SLOPE, inplace=True)
-        for convolution in self.others:
+        """Convolutions with a shortcut, a leaky ReLU after each."""
+        for convolution in self.convolutions:
             state = F.leaky_relu(state + convolution(state), _SLOPE, inplace=True)
         return state

@@ -17,7 +17,7 @@ from qsmnet.summary import Summary
 
 _CHANNELS = 7
 _MU = 0.05  # at the start of training, see `Unrolled`
-_MU_NOISE = 0.1  # the same, times (sigma / s)^2
+_MU_NOISE = 1.0  # the same, times (sigma / s)^2: of strong noise the start is left as it is
 _GAIN = 10.0  # of the numbers behind mu: they have further to go than a convolution's weights
 
 
