@@ -51,7 +51,7 @@ class SmallUNet(nn.Module):
         self.head = nn.Conv3d(base, 1, 1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
-        self.multiple = 2 ** (levels - 1)
+        self.multiple = int(2 ** (levels - 1))
 
     def forward(self, channels: Tensor) -> Tensor:
         """Correction of one channel, float32, on any grid."""
@@ -71,7 +71,8 @@ class SmallUNet(nn.Module):
         return head[..., :x, :y, :z].float()
 
     def _whole_cells(self, size: int) -> int:
-        return max(_LEAST, -(-size // self.multiple)) * self.multiple
+        cells: int = max(_LEAST, -(-size // self.multiple))
+        return cells * self.multiple
 
 
 class _Level(nn.Module):

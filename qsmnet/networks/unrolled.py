@@ -39,8 +39,8 @@ class Unrolled(nn.Module):
     error. All FFTs are float32 on a padded grid, under autocast too.
 
     The U-Nets start at zero, so that the untrained network is a majorise-minimise iteration from
-    its classical start. :math:`\mu` starts at 0.05: with a much smaller one the mask makes the filled
-    step no descent, and the untrained network's error would rise with k.
+    its classical start. :math:`\mu` starts at 0.05: with a much smaller one the mask makes the
+    filled step no descent, and the untrained network's error would rise with k.
 
     Voxel size and B0 enter by D alone. With other settings the module is the unrolled networks of
     the literature, with the differences above: LPCNN (Lai et al. 2020,
