@@ -14,6 +14,8 @@ from qsmnet.geometry import Geometry
 #: Part of a grid along each axis.
 Box = tuple[slice, slice, slice]
 
+_VOID = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Scan:
@@ -238,6 +240,19 @@ class Susceptibility:
         mean = (self.chi * inside).sum(axes, keepdim=True) / inside.sum(axes, keepdim=True)
         chi = (self.chi - mean) * inside
         return replace(self, chi=chi, reference="brain_mean")
+
+
+def quiet_support(
+    support: Float[Tensor, "*batch x y z"],
+    noise: Float[Tensor, "*batch x y z"],
+    mask: Float[Tensor, "*batch x y z"] | Bool[Tensor, "*batch x y z"],
+) -> Float[Tensor, "*batch x y z"]:
+    """Support of one volume without its signal voids: noise over five times its median in the mask.
+
+    There the field weighs less than a twenty-fifth; a network that takes the noise as nearly one
+    number is better off without.
+    """
+    return support * (noise <= _VOID * noise[mask > 0].median())
 
 
 def bounding_box(mask: Bool[Tensor, "x y z"], least: int = 1) -> Box:

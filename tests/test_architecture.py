@@ -15,7 +15,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 LEVELS = (
     {"geometry", "units", "errors", "summary"},
-    {"volumes", "conjugate_gradient"},
+    {"volumes", "frame", "conjugate_gradient"},
     {"dipole"},
     {"io", "phase", "mask", "background", "inversion", "networks", "simulate", "weights", "r2star"},
     {"training", "evaluate"},

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from qsmnet.dipole import Kernel
+from qsmnet.frame import Frame
 from qsmnet.geometry import Geometry
 from qsmnet.inversion.inverter import Input
-from qsmnet.networks.contract import quiet_support
-from qsmnet.networks.frame import Frame
-from qsmnet.volumes import LocalField, Susceptibility
+from qsmnet.volumes import LocalField, Susceptibility, quiet_support
 from qsmnet.weights.store import Card, load_weights
 
 

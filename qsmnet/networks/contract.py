@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from qsmnet.geometry import Geometry
-
-_VOID = 5.0
 
 
 class Network(Protocol):
     """Field to susceptibility, homogeneous of degree 1: f(s field, s noise) = s f(field, noise).
 
     A network that inverts by D itself has an attribute ``kernel``, `qsmnet.dipole.Kernel`, that
-    `qsmnet.inversion.learned.LearnedInverter` sets.
+    `qsmnet.inversion.learned.LearnedInverter` sets. With an attribute ``field_of_view`` it is given
+    the object's bounding box padded to that many times its size, `qsmnet.frame.Frame`, instead of
+    the grid that the scan came on.
     """
 
     def forward(
@@ -42,19 +42,6 @@ class Network(Protocol):
             One an item.
         """
         ...
-
-
-def quiet_support(
-    support: Float[Tensor, "*batch x y z"],
-    noise: Float[Tensor, "*batch x y z"],
-    mask: Float[Tensor, "*batch x y z"] | Bool[Tensor, "*batch x y z"],
-) -> Float[Tensor, "*batch x y z"]:
-    """Support of one volume without its signal voids: noise over five times its median in the mask.
-
-    There the field weighs less than a twenty-fifth; a network that takes the noise as nearly one
-    number is better off without.
-    """
-    return support * (noise <= _VOID * noise[mask > 0].median())
 
 
 def robust_scale(

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from qsmnet.errors import QsmnetError
 from qsmnet.geometry import Geometry
-from qsmnet.networks.contract import quiet_support
+from qsmnet.volumes import quiet_support
 
 _VOLUMES = ("field", "support", "noise", "chi", "mask")
 

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from qsmnet.errors import InconsistentError
-from qsmnet.networks.frame import Frame
+from qsmnet.frame import Frame
 from qsmnet.simulate.bank import Bank
 from qsmnet.simulate.phantom import Phantom, Record
 from qsmnet.simulate.randomness import item_generator

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qsmnet.errors import NumericalError
 from qsmnet.training.batch import Batch
+from qsmnet.training.deep_loss import Deep, Switched
 from qsmnet.training.ema import MovingAverage
 from qsmnet.training.losses import HeLoss, Loss, demeaned
 
@@ -29,7 +30,7 @@ class InversionModule(L.LightningModule):
     network
         From `qsmnet.networks`.
     loss
-        `qsmnet.training.losses.Loss`.
+        `qsmnet.training.losses.Loss`, or one of `qsmnet.training.deep_loss`.
     optimizer
         Makes an optimizer from parameters.
     steps, warmup
@@ -47,7 +48,7 @@ class InversionModule(L.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        loss: Loss | HeLoss,
+        loss: Loss | HeLoss | Deep | Switched,
         optimizer: OptimizerFactory,
         steps: int,
         warmup: int = 100,
@@ -69,6 +70,12 @@ class InversionModule(L.LightningModule):
         )
         return chi * batch.mask
 
+    def current_loss(self) -> Loss | HeLoss | Deep:
+        """Loss of the trainer's step: `Switched` has two."""
+        if isinstance(self.loss, Switched):
+            return self.loss.at(self.global_step, self.steps)
+        return self.loss
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """One step's loss.
 
@@ -77,7 +84,8 @@ class InversionModule(L.LightningModule):
         NumericalError
             If it is not finite, with the seed and the items of the step.
         """
-        total, terms = self.loss(self.loss.predict(self.network, batch), batch)
+        loss = self.current_loss()
+        total, terms = loss(loss.predict(self.network, batch), batch)
         value = float(total.detach())
         if not math.isfinite(value):
             raise NumericalError(
@@ -107,7 +115,8 @@ class InversionModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Loss and NRMSE in percent."""
-        total, _terms = self.loss(self.loss.predict(self.network, batch), batch)
+        loss = self.current_loss()
+        total, _terms = loss(loss.predict(self.network, batch), batch)
         chi = self(batch)
         nrmse = relative_error(chi, batch.chi, batch.mask).mean()
         size = len(batch.items)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qsmnet.cli.compose import available, compose
 from qsmnet.errors import WeightsError
+from qsmnet.training.deep_loss import Switched
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 #: Groups whose files build a whole object by themselves; the others are parts of a root config.
@@ -79,6 +80,11 @@ def targets(node: object) -> Iterator[str]:
             yield from targets(value)
 
 
+def is_loss(built: object) -> bool:
+    """A loss, or two of them, one after the other."""
+    return callable(built.at(0, 1) if isinstance(built, Switched) else built)
+
+
 @pytest.mark.parametrize("experiment", stems("experiment"))
 def test_experiment_is_built(experiment, tmp_path):
     config = root("train", f"experiment={experiment}", f"out={tmp_path}")
@@ -88,7 +94,7 @@ def test_experiment_is_built(experiment, tmp_path):
     assert isinstance(network, torch.nn.Module)
     optimizer = instantiate(config.optimizer)(network.parameters())
     assert isinstance(optimizer, torch.optim.Optimizer)
-    assert callable(instantiate(config.loss))
+    assert is_loss(instantiate(config.loss))
     instantiate(config.simulator, _convert_="all")
 
 
@@ -98,7 +104,8 @@ def test_every_part_fits_into_training(group, tmp_path):
         config = root("train", f"{group}={name}", f"out={tmp_path}")
         OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         if "_target_" in config[group]:
-            assert callable(instantiate(config[group], _convert_="all")) or group == "simulator"
+            built = instantiate(config[group], _convert_="all")
+            assert callable(built) or is_loss(built) or group == "simulator"
 
 
 @pytest.mark.parametrize("protocol", stems("protocol"))

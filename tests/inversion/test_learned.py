@@ -9,18 +9,22 @@ from qsmnet.geometry import Geometry
 from qsmnet.inversion.learned import LearnedInverter, training_range_flags
 from qsmnet.networks.kqsm import KQSM
 from qsmnet.networks.unet import UNet
+from qsmnet.networks.unrolled import Unrolled
 from qsmnet.volumes import LocalField
 from qsmnet.weights.store import save_weights
 
 SHAPE = (17, 14, 19)
 OBLIQUE = Geometry((0.9, 1.1, 1.6), (0.2, -0.3, 0.93))
+SMALL = {"iterations": 2, "base": 4, "levels": 2, "convolutions": 1, "start_iterations": 4}
 CONFIGS = {
     "unet": {"_target_": "qsmnet.networks.unet.UNet", "channels": [4, 6]},
     "kqsm": {"_target_": "qsmnet.networks.kqsm.KQSM", "width": 4, "stages": 2},
+    "unrolled": {"_target_": "qsmnet.networks.unrolled.Unrolled", **SMALL},
 }
 NETWORKS = {
     "unet": lambda: UNet((4, 6)),
     "kqsm": lambda: KQSM(width=4, stages=2),
+    "unrolled": lambda: Unrolled(**SMALL),
 }
 
 
@@ -128,8 +132,9 @@ def test_signal_voids_are_unknown(inverter):
     assert torch.allclose(voided.chi, cut.chi, atol=1e-6)
 
 
-def test_k_space_network_does_not_see_the_empty_grid_around(saved):
-    inverter, local = LearnedInverter(str(saved["kqsm"])), scan()
+@pytest.mark.parametrize("name", ["kqsm", "unrolled"])
+def test_network_with_a_field_of_view_does_not_see_the_empty_grid_around(saved, name):
+    inverter, local = LearnedInverter(str(saved[name])), scan()
     pads = (5, 0, 2, 9, 0, 4)
     field, mask = (torch.nn.functional.pad(v, pads) for v in (local.field, local.mask))
     larger = inverter(LocalField(field, mask, OBLIQUE, noise=0.002)).chi

@@ -3,13 +3,19 @@
 import pytest
 import torch
 
+from qsmnet.networks.classical_residual import ClassicalResidual
 from qsmnet.networks.contract import robust_scale
 from qsmnet.networks.kqsm import KQSM
 from qsmnet.networks.unet import UNet
+from qsmnet.networks.unrolled import Unrolled
+
+SMALL = {"base": 4, "levels": 2, "convolutions": 1, "start_iterations": 4}
 
 NETWORKS = {
     "unet": lambda: UNet((4, 6, 8)),
     "kqsm": lambda: KQSM(stages=2, width=6),
+    "unrolled": lambda: Unrolled(iterations=2, **SMALL),
+    "residual": lambda: ClassicalResidual(**SMALL),
 }
 
 

@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import Dataset
 
 from qsmnet.errors import InconsistentError, NumericalError, PhysicsError, UnreadableError
+from qsmnet.frame import Frame
 from qsmnet.geometry import Geometry
 from qsmnet.io.nifti import read_volume, write_volume
-from qsmnet.networks.frame import Frame
 from qsmnet.simulate.acquisition import Acquisition, local_fields
 from qsmnet.simulate.bank import Bank
 from qsmnet.simulate.brain import Brain

@@ -9,6 +9,8 @@ import torch
 from qsmnet.errors import OutputError, WeightsError
 from qsmnet.networks.kqsm_he2022 import KQSMHe2022
 from qsmnet.networks.unet import UNet
+from qsmnet.networks.unrolled import Unrolled
+from qsmnet.training.deep_loss import Deep, Switched
 from qsmnet.training.log import read_metrics
 from qsmnet.training.losses import HeLoss, Loss
 from qsmnet.training.module import InversionModule
@@ -17,6 +19,7 @@ from qsmnet.training.run import Run, is_main_process, seed_everything, start_fro
 from qsmnet.weights.store import load_weights
 
 EPOCH, STEPS = 2, 8
+SMALL = {"iterations": 2, "base": 4, "levels": 2, "convolutions": 1, "start_iterations": 3}
 CARDS = {
     "unet": {"_target_": "qsmnet.networks.unet.UNet", "channels": [4, 6]},
     "he": {
@@ -25,6 +28,7 @@ CARDS = {
         "blocks": 1,
         "dropout": 0.5,
     },
+    "unrolled": {"_target_": "qsmnet.networks.unrolled.Unrolled", **SMALL},
 }
 
 
@@ -40,6 +44,8 @@ def module(kind="unet", steps=STEPS):
     network, loss = {
         "unet": lambda: (UNet((4, 6)), Loss()),
         "he": lambda: (KQSMHe2022(width=4, blocks=1, dropout=0.5), HeLoss()),
+        # the loss of its second half is another
+        "unrolled": lambda: (Unrolled(**SMALL), Switched(Deep(Loss()), Loss(l1=0.0, l2=1.0), 0.6)),
     }[kind]()
     adam = partial(torch.optim.AdamW, lr=1e-2)
     return InversionModule(network, loss, adam, steps, warmup=2, ema_decay=0.9, seed=3)
@@ -70,7 +76,7 @@ def equal(one, other):
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("kind", ["unet", "he"])
+@pytest.mark.parametrize("kind", ["unet", "he", "unrolled"])
 def test_resumed_run_is_the_uninterrupted_one_bit_by_bit(pairs, tmp_path, kind):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     fit(whole, pairs(), STEPS, kind)

@@ -146,7 +146,7 @@ def test_foreign_target_is_refused_before_it_is_imported(weights, target):
         "qsmnet.networks.missing.UNet",
         "qsmnet.networks.unet.torch",
         "qsmnet.networks.unet.robust_scale",
-        "qsmnet.networks.frame.Frame",
+        "qsmnet.networks.contract.Network",
     ],
 )
 def test_what_is_no_network_is_refused(target):
@@ -156,7 +156,7 @@ def test_what_is_no_network_is_refused(target):
 
 def test_function_that_is_no_network_is_refused():
     with pytest.raises(WeightsError, match="is not a network"):
-        build_network({"_target_": "qsmnet.networks.frame.next_fast_len", "target": 7}, "card")
+        build_network({"_target_": "qsmnet.networks.kqsm.dipole_spectrum", "target": 7}, "card")
 
 
 def test_what_is_no_network_is_not_called(monkeypatch):
@@ -165,9 +165,9 @@ def test_what_is_no_network_is_not_called(monkeypatch):
 
     foreign = type("Foreign", (torch.nn.Module,), {"__init__": call})
     for found in (call, foreign, type("Own", (), {"__init__": call})):
-        monkeypatch.setattr("qsmnet.networks.frame.next_fast_len", found)
+        monkeypatch.setattr("qsmnet.networks.kqsm.dipole_spectrum", found)
         with pytest.raises(WeightsError, match="is not a network"):
-            build_network({"_target_": "qsmnet.networks.frame.next_fast_len"}, "card")
+            build_network({"_target_": "qsmnet.networks.kqsm.dipole_spectrum"}, "card")
 
 
 @pytest.mark.parametrize("channels", [[], "ab", [-1, 4], None])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qsmnet.networks.frame import Frame
+from qsmnet.frame import Frame
 
 SHAPE = (20, 23, 17)
 

@@ -1,6 +1,7 @@
-"""The grid of a k-space network: the object's bounding box, zero-padded in proportion.
+"""The grid of a network that looks at D: the object's bounding box, zero-padded in proportion.
 
-k-samples lie 1/FOV apart and an object of size L varies over 1/L, so that a network that looks at
+A factor of 1 only takes away the empty grid that a scan came with. For a network on k-space,
+k-samples lie 1/FOV apart and an object of size L varies over 1/L, so that one that looks at
 neighbouring samples needs FOV/L fixed. The box is cut and padded to ``factor`` times its size,
 whatever the grid that the scan came on.
 """

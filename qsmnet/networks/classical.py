@@ -1,0 +1,92 @@
+"""Classical maps that networks start from, on the network's own grid, weights and kernel."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from qsmnet.inversion.admm import Solver
+from qsmnet.inversion.fidelity import Quadratic
+from qsmnet.inversion.prior import TotalVariation
+from qsmnet.inversion.tkd import truncated_inverse
+from qsmnet.inversion.unknown_field import DataTerm, padded
+from qsmnet.networks.problem import Problem, Volume
+
+Start = Literal["zero", "tikhonov", "tkd", "tv"]
+
+_TIKHONOV = 0.02
+_THRESHOLD = 0.15
+# of `qsmnet.inversion.tv.TV`, whose 2e-5 ppm mm are for a field of about 0.01 ppm, which is 1 here
+_STRENGTH = 2e-3  # mm
+_NOISE_GAIN = 0.06  # mm
+
+
+def check_start(start: Start, iterations: int) -> None:
+    """Raise `ValueError` unless `classical_map` knows the start and can iterate that often."""
+    if start not in get_args(Start):
+        raise ValueError(f"start is one of {', '.join(get_args(Start))}, got {start!r}")
+    if type(iterations) is not int or iterations < 1:
+        raise ValueError(f"start_iterations must be a whole number from 1, got {iterations}")
+
+
+@torch.no_grad()
+def classical_map(problem: Problem, start: Start, iterations: int) -> Volume:
+    """Classical estimate of chi / s, zero outside the mask; float32, without a gradient.
+
+    Parameters
+    ----------
+    problem
+        The scaled field.
+    start
+        ``zero``; ``tikhonov`` (lambda 0.02) or ``tkd`` (threshold 0.15), one FFT pair, with the
+        field taken as zero where it is unknown; ``tv``, as `qsmnet.inversion.tv.TV`, weighted and
+        with the field unknown outside, a fixed number of iterations so that the map goes with the
+        scale of the field.
+    iterations
+        Of ``tv``, two FFT pairs each.
+    """
+    with torch.autocast(problem.field.device.type, enabled=False):
+        if start == "tikhonov":
+            spectrum = problem.dipole.spectrum
+            return _filtered(problem, spectrum / (spectrum**2 + _TIKHONOV))
+        if start == "tkd":
+            return truncated_division(problem, _THRESHOLD)
+        if start == "tv":
+            items = range(problem.field.shape[0])
+            return torch.stack([_total_variation(problem, i, iterations) for i in items])[:, None]
+        return torch.zeros_like(problem.field)
+
+
+@torch.no_grad()
+def truncated_division(problem: Problem, threshold: float) -> Volume:
+    """TKD of the scaled field (`qsmnet.inversion.tkd`), zero outside the mask."""
+    return _filtered(problem, truncated_inverse(problem.dipole.spectrum, threshold))
+
+
+def _filtered(problem: Problem, inverse: Tensor) -> Tensor:
+    return problem.dipole.filter(problem.field, inverse) * problem.mask
+
+
+def _total_variation(problem: Problem, item: int, iterations: int) -> Tensor:
+    data = _data_term(problem, item)
+    if data.scale() == 0 or not bool(data.support.any()):
+        return torch.zeros_like(problem.field[item, 0])
+    fidelity = Quadratic(data)
+    strength = _STRENGTH + _NOISE_GAIN * float(problem.level[item])
+    prior = TotalVariation(data, strength * fidelity.level)
+    solver = Solver(data, fidelity, prior, free=False)
+    # to no tolerance: what stops earlier by chance would not be homogeneous
+    solver.run(iterations, 0.0)
+    x, y, z = problem.dipole.shape
+    return solver.chi[:x, :y, :z] * problem.mask[item, 0]
+
+
+def _data_term(problem: Problem, item: int) -> DataTerm:
+    dipole = problem.dipole
+    field, weight, support = (
+        padded(volume[item, 0], dipole.padded_shape)
+        for volume in (problem.field, problem.weight, problem.mask)
+    )
+    geometry = problem.geometry[item]
+    x, y, z = (slice(0, size) for size in dipole.shape)
+    return DataTerm(field, weight, support, dipole.spectrum[item], geometry.voxel_size, (x, y, z))

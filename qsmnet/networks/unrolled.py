@@ -1,0 +1,210 @@
+"""Unrolled iterations of a weighted data term and a learned prior: the project's main network."""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qsmnet.dipole import Kernel, check_padding
+from qsmnet.geometry import Geometry
+from qsmnet.networks.classical import Start, check_start, classical_map
+from qsmnet.networks.problem import Number, Problem, Scale, Volume, check_scale
+from qsmnet.networks.small_unet import SmallUNet
+from qsmnet.summary import Summary
+
+_CHANNELS = 7
+_MU = 0.05  # at the start of training, see `Unrolled`
+_MU_NOISE = 1.0  # the same, times (sigma / s)^2: of strong noise the start is left as it is
+_GAIN = 10.0  # of the numbers behind mu: they have further to go than a convolution's weights
+
+
+class Unrolled(nn.Module):
+    r"""Alternate a closed-form step towards the data and a small U-Net, a few times.
+
+    With the field scaled by s (degree-1 homogeneous), z the last estimate, W the weight of the data
+    and c a free constant, iteration k is
+
+    .. math:: \tilde b = W (b - c) + (1 - W) F^{-1} D F z, \qquad
+       x = F^{-1} \frac{D F \tilde b + \mu_k F z}{D^2 + \mu_k}, \qquad
+       z \leftarrow \mathrm{mask} \cdot (x + U_k[x, z, W b, W (b - c - F^{-1} D F z), \mathrm{mask},
+       W, \sigma / s]).
+
+    After the last one comes another step to the data with its own :math:`\mu`, and a factor for the
+    whole volume. :math:`\mu_k = \mathrm{softplus}(a_k) + \mathrm{softplus}(c_k) (\sigma/s)^2` and
+    that factor know the noise. The field where it is unknown is filled by the model's own, the
+    majoriser of the weighted data term: taken as zero it would be a floor of 16 to 27 % on the
+    error. All FFTs are float32 on a padded grid, under autocast too.
+
+    The U-Nets start at zero, so that the untrained network is a majorise-minimise iteration from
+    its classical start. :math:`\mu` starts at 0.05: with a much smaller one the mask makes the
+    filled step no descent, and the untrained network's error would rise with k.
+
+    Voxel size and B0 enter by D alone. With other settings the module is the unrolled networks of
+    the literature, with the differences above: LPCNN (Lai et al. 2020,
+    10.1007/978-3-030-59713-9_13), MoDL (Aggarwal et al. 2019, 10.1109/TMI.2018.2865356; MoDL-QSM:
+    Feng et al. 2021, 10.1016/j.neuroimage.2021.118376) and SpiNet-QSM (Vaddadi et al. 2024);
+    ``docs/networks.md`` has them.
+
+    Parameters
+    ----------
+    iterations
+        K.
+    base, levels, convolutions
+        Of each `SmallUNet`.
+    shared
+        Whether all iterations have the same weights.
+    start
+        The map that the first iteration is given (`classical_map`): ``zero``, ``tikhonov``, ``tkd``
+        or ``tv``.
+    start_iterations
+        Of ``tv``; two FFT pairs each.
+    fill
+        Whether the unknown field is filled; without, it is zero and W counts for the network alone.
+    final_consistency
+        Whether the last step to the data, and the factor, are there.
+    scale
+        s: ``median`` of the absolute field in the mask, or ``rms``.
+    padding
+        Size of the FFT grid over the volume's.
+    kernel
+        Of D. Train with the kernel that makes the data; a scan wants ``sampled``.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of its range.
+    """
+
+    #: The grid at inference is the bounding box of the object; FFTs pad by themselves.
+    field_of_view: ClassVar[float] = 1.0
+    summary: ClassVar[Summary] = Summary(
+        cost="2 FFT pairs and a small U-Net an iteration; 2 pairs an iteration of its TV start",
+        use="Any voxel size and B0 direction that its card covers.",
+        reference="after Aggarwal et al. 2019, 10.1109/TMI.2018.2865356; "
+        "Lai et al. 2020, 10.1007/978-3-030-59713-9_13",
+    )
+
+    def __init__(
+        self,
+        iterations: int = 5,
+        base: int = 12,
+        levels: int = 3,
+        convolutions: int = 2,
+        shared: bool = False,
+        start: Start = "tv",
+        start_iterations: int = 20,
+        fill: bool = True,
+        final_consistency: bool = True,
+        scale: Scale = "median",
+        padding: float = 1.25,
+        kernel: Kernel = "prism",
+    ) -> None:
+        super().__init__()
+        if type(iterations) is not int or iterations < 1:
+            raise ValueError(f"iterations must be a whole number from 1, got {iterations}")
+        check_start(start, start_iterations)
+        check_scale(scale)
+        check_padding(padding)
+        self.iterations, self.fill, self.scale, self.padding = iterations, fill, scale, padding
+        self.start, self.start_iterations = start, start_iterations
+        self.kernel: Kernel = kernel
+        distinct = 1 if shared else iterations
+        self.priors = nn.ModuleList(
+            [SmallUNet(_CHANNELS, base, levels, convolutions) for _ in range(distinct)]
+        )
+        self.strengths = nn.ModuleList([_Strength() for _ in range(distinct)])
+        self.final = _Final() if final_consistency else None
+
+    def forward(
+        self,
+        field: Volume,
+        support: Volume,
+        noise: Volume,
+        mask: Volume,
+        geometry: Sequence[Geometry],
+    ) -> Volume:
+        """Susceptibility in ppm, zero outside the mask; see `qsmnet.networks.contract.Network`."""
+        return self.estimates(field, support, noise, mask, geometry)[-1]
+
+    def estimates(
+        self,
+        field: Volume,
+        support: Volume,
+        noise: Volume,
+        mask: Volume,
+        geometry: Sequence[Geometry],
+    ) -> list[Tensor]:
+        """Susceptibility in ppm after each iteration, and last the result: for deep supervision."""
+        problem = Problem.of(
+            field, support, noise, mask, geometry, self.kernel, self.padding, self.scale
+        )
+        chi = classical_map(problem, self.start, self.start_iterations)
+        found = []
+        for k in range(self.iterations):
+            part = k % len(self.priors)
+            chi = self._iterate(problem, chi, self.strengths[part], self.priors[part])
+            found.append(chi)
+        if self.final is not None:
+            mu = self.final.strength(problem.level)
+            chi = self._consistent(problem, chi, problem.residual(chi), mu) * problem.mask
+            found.append(chi * self.final.factor(problem.level))
+        return [problem.scale * each for each in found]
+
+    def _iterate(
+        self, problem: Problem, chi: Volume, strength: nn.Module, prior: nn.Module
+    ) -> Volume:
+        residual = problem.residual(chi)
+        x = self._consistent(problem, chi, residual, strength(problem.level))
+        channels = (
+            x * problem.mask,
+            chi,
+            problem.weight * problem.field,
+            residual,
+            problem.mask,
+            problem.weight,
+            problem.noise * problem.mask,
+        )
+        corrected: Tensor = problem.mask * (x + prior(torch.cat(channels, dim=1)))
+        return corrected
+
+    def _consistent(self, problem: Problem, chi: Volume, residual: Volume, mu: Number) -> Volume:
+        if self.fill:
+            return problem.consistent(chi, residual, mu)
+        return problem.consistent_with_zeros(chi, mu)
+
+
+class _Strength(nn.Module):
+    """mu as a function of the noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.still = nn.Parameter(torch.tensor(_inverse_softplus(_MU) / _GAIN))
+        self.noisy = nn.Parameter(torch.tensor(_inverse_softplus(_MU_NOISE) / _GAIN))
+
+    def forward(self, level: Number) -> Number:
+        """Positive; grows with the noise."""
+        still, noisy = F.softplus(_GAIN * self.still), F.softplus(_GAIN * self.noisy)
+        mu: Tensor = still + noisy * level.square()
+        return mu
+
+
+class _Final(nn.Module):
+    """The last step's mu, and the factor that shrinks what noise has left uncertain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strength = _Strength()
+        self.change = nn.Parameter(torch.zeros(2))
+
+    def factor(self, level: Number) -> Number:
+        """One number a volume; 1 before training."""
+        share = level.square() / (1 + level.square())
+        factor: Tensor = 1 + self.change[0] + self.change[1] * share
+        return factor
+
+
+def _inverse_softplus(value: float) -> float:
+    return math.log(math.expm1(value))

@@ -1,0 +1,90 @@
+"""The scaled, weighted problem that networks with D inside are given."""
+
+import pytest
+import torch
+
+from qsmnet.networks.classical import classical_map
+from qsmnet.networks.problem import Problem, field_scale
+
+
+def of(inputs, scale="median"):
+    return Problem.of(*inputs, "sampled", 1.25, scale)
+
+
+def test_median_scale_does_not_follow_a_lesion():
+    """A tenth of the voxels fifty times as strong: the median hardly moves, the rms is theirs."""
+    field = torch.randn(1, 1, 20, 20, 20, generator=torch.Generator().manual_seed(0))
+    inside, lesion = torch.ones_like(field), field.clone()
+    lesion[..., :2] *= 50
+    medians, rms = (
+        [float(field_scale(each, inside, kind)) for each in (field, lesion)]
+        for kind in ("median", "rms")
+    )
+    assert medians[1] == pytest.approx(medians[0], rel=0.2)
+    assert rms[1] > 10 * rms[0]
+    assert medians[0] == pytest.approx(0.6745, rel=0.05)
+    assert rms[0] == pytest.approx(1, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["median", "rms"])
+def test_scale_is_that_of_the_mask_and_never_zero(kind):
+    field = torch.zeros(2, 1, 8, 8, 8)
+    field[0, 0, 0, 0, 0] = 1.0
+    inside = torch.ones_like(field)
+    one, none = field_scale(field, inside, kind).flatten().tolist()
+    assert one > 1e-5
+    assert none == pytest.approx(1e-9)
+    inside[0, 0, 0, 0, 0] = 0
+    assert field_scale(field, inside, kind).flatten().tolist() == pytest.approx([1e-9, 1e-9])
+
+
+def test_weight_is_one_up_to_the_median_noise(case):
+    field, support, _, mask, geometry = case.item(0)
+    noise = torch.full_like(field, 0.002)
+    noise[..., :5] = 0.001
+    noise[..., -3:] = 0.004
+    problem = of((field, support, noise, mask, geometry))
+    known = support[..., -3:] > 0
+    assert torch.allclose(problem.weight[..., -3:][known], torch.tensor(0.25))
+    assert torch.equal(problem.weight[..., :-3], support[..., :-3])
+    assert float(problem.level * problem.scale) == pytest.approx(0.002)
+
+
+def test_unknown_noise_weighs_by_the_support_alone(case):
+    field, support, noise, mask, geometry = case.item(0)
+    problem = of((field, 0.5 * support, 0 * noise, mask, geometry))
+    assert torch.equal(problem.weight, 0.5 * support)
+    assert float(problem.level) == 0
+
+
+def test_field_outside_the_mask_counts_where_it_is_known(case):
+    field, _, noise, mask, geometry = case.item(1)
+    problem = of((field + 0.01, torch.ones_like(mask), 0 * noise, mask, geometry))
+    assert (problem.weight == 1).all()
+    assert problem.field[mask == 0].any()
+
+
+def test_residual_has_no_mean_and_is_the_weighted_misfit(case):
+    problem = of(case.inputs)
+    chi = torch.randn(problem.field.shape, generator=torch.Generator().manual_seed(3))
+    residual = problem.residual(chi)
+    assert residual.sum((-3, -2, -1)).abs().max() < 1e-3 * residual.abs().sum()
+    # a constant in the field does not move it
+    misfit = problem.field - problem.dipole.forward(chi)
+    for w, r, m in zip(problem.weight, residual, misfit, strict=True):
+        inside = w > 0
+        constant = (m - r / w.clamp_min(1e-9))[inside]
+        assert constant.std() < 1e-4 * m[inside].std()
+
+
+@pytest.mark.parametrize("start", ["tikhonov", "tkd", "tv"])
+def test_classical_map_resembles_the_truth_and_needs_no_gradient(case, start):
+    field, support, noise, mask, geometry = case.inputs
+    problem = of((field.requires_grad_(), support, noise, mask, geometry))
+    chi = classical_map(problem, start, 15)
+    field.requires_grad_(False)
+    assert not chi.requires_grad
+    assert not chi[mask == 0].any()
+    for found, truth, inside in zip(chi, case.chi, mask > 0, strict=True):
+        together = torch.stack([found[inside], truth[inside]])
+        assert float(torch.corrcoef(together)[0, 1]) > 0.6
