@@ -238,12 +238,21 @@ def dgm_linearity(
     segmentation: Integer[np.ndarray, "x y z"],
 ) -> float:
     """``|1 - slope|`` of the nuclei's means over the true ones; NaN with fewer than two nuclei."""
+    return abs(1.0 - dgm_slope(a, b, segmentation))
+
+
+def dgm_slope(
+    a: Float[np.ndarray, "x y z"],
+    b: Float[np.ndarray, "x y z"],
+    segmentation: Integer[np.ndarray, "x y z"],
+) -> float:
+    """Slope of the nuclei's means over the true ones; NaN with fewer than two nuclei."""
     regions = [segmentation == label for label in DEEP_NUCLEI]
     regions = [region for region in regions if region.any()]
     if len(regions) < 2:
         return math.nan
     means = [np.array([volume[region].mean() for region in regions]) for volume in (b, a)]
-    return abs(1.0 - _line(means[0], means[1])[0])
+    return _line(means[0], means[1])[0]
 
 
 def calcification(
