@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -97,6 +97,7 @@ def with_ball(subject: Subject, chi: float, radius: float) -> Subject:
     )
 
 
+@runtime_checkable
 class Corruption(Protocol):
     """An error of measured fields: what is drawn of it, and a scene that has it."""
 
