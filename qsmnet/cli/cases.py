@@ -11,7 +11,8 @@ import yaml
 
 from qsmnet.cli.compose import available, compose
 from qsmnet.cli.preset import STAGES, Preset
-from qsmnet.errors import UsageError
+from qsmnet.errors import QsmnetError, UsageError
+from qsmnet.evaluate.case_figures import draw_cases
 from qsmnet.evaluate.case_inputs import Tools
 from qsmnet.evaluate.case_run import Wanted, run_cases
 from qsmnet.evaluate.case_study import CaseStudy
@@ -21,8 +22,21 @@ from qsmnet.volumes import LocalField, Scan
 
 
 def run(folder: Path, description: str, argv: Sequence[str] | None = None) -> None:
-    """Run the study of ``folder``'s config.yaml; rows that are there are not made again."""
+    """Run the study of ``folder``'s config.yaml; rows that are there are not made again.
+
+    Raises
+    ------
+    SystemExit
+        With one line, if a name, a setting or the folder with label maps is wrong.
+    """
     args = _parser(folder, description).parse_args(argv)
+    try:
+        _run(folder, args)
+    except QsmnetError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _run(folder: Path, args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     study = CaseStudy.from_config(config, tools(), args.out, args.labels, args.cache)
@@ -33,6 +47,7 @@ def run(folder: Path, description: str, argv: Sequence[str] | None = None) -> No
     if not args.summary_only:
         run_cases(study, wanted, lambda line: print(line, flush=True))
     summarise_cases(study, args.split)
+    draw_cases(study, args.split)
 
 
 def tools() -> Tools:

@@ -75,8 +75,8 @@ def told_wrongly(geometry: Geometry, degrees: float, stretch: Sequence[float]) -
 def with_ball(subject: Subject, chi: float, radius: float) -> Subject:
     """Put a ball of one susceptibility into the deepest white matter, and its field with it.
 
-    The labels call it a bleed where ``chi`` is positive, else a calcification. Without white matter
-    it lies in the middle of the mask.
+    The labels call it a bleed where ``chi`` is positive, else a calcification, and no other lesion
+    keeps its own. Without white matter it lies in the middle of the mask.
     """
     inside = subject.mask & (subject.segmentation == tissue.WHITE_MATTER)
     depth = depth_in_mask(inside if bool(inside.any()) else subject.mask, subject.geometry)
@@ -88,7 +88,9 @@ def with_ball(subject: Subject, chi: float, radius: float) -> Subject:
     change = share * (chi - subject.chi)
     dipole = Dipole((x, y, z), subject.geometry, subject.kernel or "prism", padding=2.0)
     label = tissue.HAEMORRHAGE if chi > 0 else tissue.CALCIFICATION
-    kinds = torch.where(share > 0.5, label, subject.segmentation).to(torch.uint8)
+    labels = subject.segmentation
+    lesions = (labels == tissue.HAEMORRHAGE) | (labels == tissue.CALCIFICATION)
+    kinds = torch.where(share > 0.5, label, labels * ~lesions).to(torch.uint8)
     return replace(
         subject,
         chi=subject.chi + change,

@@ -61,11 +61,13 @@ class Table:
     against_first
         Whether inputs are changes of the first, whose NRMSE they are told over.
     positions
-        Where inputs or protocols lie on the axis of a figure; a figure is drawn where it is there.
+        Where inputs, or else protocols, lie on the axis of a figure, by name.
     axis
-        The figure's label, with its unit.
-    score
-        The figure's, a column of the rows.
+        The figure's label, with its unit; no figure is drawn where it is empty.
+    scores
+        Columns of the rows, of which the figure shows whichever is defined.
+    spectrum
+        Whether a figure shows the error over the dipole kernel's magnitude.
     """
 
     title: str
@@ -77,9 +79,10 @@ class Table:
     grids: Mapping[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
     fixed: Mapping[str, Sequence[str]] = field(default_factory=dict)
     against_first: bool = False
-    positions: Sequence[float] = ()
+    positions: Mapping[str, float] = field(default_factory=dict)
     axis: str = ""
-    score: str = "nrmse"
+    scores: Sequence[str] = ("nrmse",)
+    spectrum: bool = False
 
     def __post_init__(self) -> None:
         # a setting that is not known, or a grid that is too long, is told now

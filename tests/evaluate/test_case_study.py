@@ -1,7 +1,7 @@
 """The study of cases: what is tried, resumed and compared."""
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from qsmnet.cli import cases
 from qsmnet.cli.cases import front, tools
 from qsmnet.cli.compose import compose, settings
 from qsmnet.errors import UsageError
+from qsmnet.evaluate.case_figures import draw_cases, spectra, sweep_curves
 from qsmnet.evaluate.case_inputs import Tools
 from qsmnet.evaluate.case_run import Wanted, run_cases
 from qsmnet.evaluate.case_study import KEY, CaseStudy, Table
@@ -258,3 +259,53 @@ def test_two_passes_have_no_one_field(monkeypatch):
     scan = Scan(torch.zeros(1, 4, 4, 4), torch.ones(1, 4, 4, 4), (0.01,), 3.0, GEOMETRY)
     with pytest.raises(UsageError, match="two passes"):
         front("default")(scan)
+
+
+def test_sweeps_are_drawn_over_their_positions(study):
+    table = study.tables["changes"]
+    swept = replace(table, positions={"as it is": 0.0, "loud": 1.0}, axis="sd / ppm", spectrum=True)
+    study = replace(study, tables={"changes": swept})
+    run_cases(study, Wanted(protocols=["shapes"]))
+    places = places_of(study, "changes", "choose")
+    (curve,) = sweep_curves(swept, places).values()
+    assert set(curve) == {0.0, 1.0}
+    assert curve[0.0] == pytest.approx(places[0].learned[0].mean("nrmse"))
+    panel = spectra(places)["shapes, as it is"]["net"]
+    assert len(panel.error) == len(panel.edges) - 1 == 20
+    draw_cases(study, "choose")
+    assert {path.name for path in study.folder.glob("*.png")} == {
+        "changes.png",
+        "changes_spectrum.png",
+    }
+
+
+def test_every_limit_has_its_place(tmp_path):
+    study = committed("learned_limits", tmp_path)
+    for name, table in study.tables.items():
+        assert bool(table.axis) == (name != "domain")
+        swept = {*table.inputs, *study.protocols_of(table)}
+        assert set(table.positions) <= swept
+        assert len(table.positions) in {0, len(table.inputs), len(study.protocols_of(table))}
+    for each in study.phantoms.values():
+        compose("simulator", each.simulator, each.overrides)
+
+
+def test_smoke_run_of_the_limits(tmp_path):
+    tables = ["noise", "range", "erosion"]
+    arguments = ["--smoke", "--out", str(tmp_path), "--methods", "tv", "--tables", *tables]
+    script("learned_limits").run(ROOT / "learned_limits", "", arguments)
+    rows = committed("learned_limits", tmp_path).results.rows()
+    assert {row["error"] for row in rows.values()} == {""}
+    assert len(rows) == 6
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert pictures == {f"{name}.png" for name in (*tables, "noise_spectrum")}
+
+
+def test_what_is_wrong_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match="error: --methods: cheese is not known"):
+        script("final_cases").run(ROOT / "final_cases", "", ["--methods", "cheese"])
+    (tmp_path / "a.nii.gz").touch()
+    arguments = ["--labels", str(tmp_path), "--out", str(tmp_path / "out"), "--methods", "tv"]
+    with pytest.raises(SystemExit, match=r"error: .*has no map 13"):
+        script("final_cases").run(ROOT / "final_cases", "", arguments)
+    assert not (tmp_path / "out").exists()
