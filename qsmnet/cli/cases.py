@@ -1,15 +1,17 @@
 """The command line of a study of cases, with this package's configs."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
 
-from qsmnet.cli.compose import available, compose
+from qsmnet.cli.compose import available, compose, defined_in_qsmnet
 from qsmnet.cli.preset import STAGES, Preset
 from qsmnet.errors import QsmnetError, UsageError
 from qsmnet.evaluate.case_figures import draw_cases
@@ -52,7 +54,28 @@ def _run(folder: Path, args: argparse.Namespace) -> None:
 
 def tools() -> Tools:
     """Methods of the package's configs."""
-    return Tools(available, compose, front)
+    return Tools(available, compose, make, front)
+
+
+def make(settings: Mapping[str, Any]) -> Any:  # noqa: ANN401 the type is the target's business
+    """Build what a mapping with ``_target_`` describes; None if this package has no such thing.
+
+    Raises
+    ------
+    UsageError
+        If the target is not of this package, or a setting is wrong.
+    """
+    target = str(settings["_target_"])
+    if not defined_in_qsmnet(target):
+        raise UsageError(target, "is outside of qsmnet", "name a class of it")
+    try:
+        get_object(target)
+    except (ImportError, ValueError):
+        return None
+    try:
+        return instantiate(dict(settings), _convert_="all")
+    except (HydraException, TypeError, ValueError) as error:
+        raise UsageError(target, " ".join(str(error).split()), "change its settings") from error
 
 
 def front(preset: str) -> Callable[[Scan], LocalField]:

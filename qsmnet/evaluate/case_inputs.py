@@ -1,7 +1,7 @@
 """What an inversion is given of a subject: its field as it is, or changed in a known way."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -33,12 +33,15 @@ class Tools:
         Names in a config group.
     build
         A method of a group, by name and overrides.
+    make
+        What a mapping with ``_target_`` describes; None if that is not there.
     front
         From a scan to a local field by all stages of a preset before the inversion.
     """
 
     available: Callable[[str], Sequence[str]]
     build: Callable[[str, str, Sequence[str]], Any]
+    make: Callable[[Mapping[str, Any]], Any]
     front: Callable[[str], Callable[[Scan], LocalField]]
 
 
@@ -63,8 +66,8 @@ class Input:
     erosion
         In mm, taken off the mask.
     corruption
-        Name in the config group ``corruptions`` and overrides: an error of the field as networks
-        are trained with, drawn for each subject.
+        ``_target_`` and settings of an error as those that networks are trained with; what is
+        random about it is drawn for each subject.
     residual
         Rms over the local field's of a background that was left in, harmonic in the mask.
     b0_error
@@ -89,7 +92,7 @@ class Input:
     sd: float | None = None
     unmasked: bool = False
     erosion: float = 0.0
-    corruption: Sequence[str] = ()
+    corruption: Mapping[str, Any] = field(default_factory=dict)
     residual: float = 0.0
     b0_error: float = 0.0
     stretch: Sequence[float] = (1.0, 1.0, 1.0)
@@ -120,19 +123,13 @@ class Input:
 
     def there(self, tools: Tools) -> bool:
         """Whether the methods that it names are."""
-        named = {"background": [self.background], "preset": [self.preset]}
-        named["corruptions"] = list(self.corruption[:1])
-        return all(
-            name in tools.available(group)
-            for group, names in named.items()
-            for name in names
-            if name
-        )
+        named = {"background": self.background, "preset": self.preset}
+        there = all(name in tools.available(group) for group, name in named.items() if name)
+        return there and (not self.corruption or tools.make(self.corruption) is not None)
 
     def _measured(self, subject: Subject, tools: Tools) -> tuple[Subject, LocalField]:
         if self.corruption:
-            name, *overrides = self.corruption
-            return subject, corrupted(subject, tools.build("corruptions", name, overrides))
+            return subject, corrupted(subject, tools.make(self.corruption))
         if not (self.background or self.preset):
             return subject, subject.local_field()
         if subject.head is None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from qsmnet.cli.cases import make
 from qsmnet.cli.compose import available, compose
 from qsmnet.dipole import Dipole
 from qsmnet.errors import UsageError
@@ -25,7 +26,7 @@ TINY = Protocol((32, 40, 36), (6.0, 6.0, 6.0), 3.0, (0.003, 0.006, 0.009), 0.03,
 LESIONS = ({"chi": 1.0, "radius": 9.0}, {"chi": -1.5, "radius": 9.0})
 OBLIQUE = ["shape=[24,28,20]", "acquisition.b0_dir=[0.3,0.2,0.9]"]
 OBLIQUE += ["acquisition.voxel_size=[1.0,1.2,1.6]", "acquisition.noise_free=1"]
-TOOLS = Tools(available, compose, pytest.fail)
+TOOLS = Tools(available, compose, make, pytest.fail)
 
 
 @pytest.fixture(scope="module")
@@ -177,20 +178,25 @@ class Louder:
 
 
 def test_an_error_of_training_plugs_in(head):
-    def build(group, name, overrides):
-        assert (group, name, list(overrides)) == ("corruptions", "louder", ["factor=2"])
-        return Louder(2.0)
-
-    how = Input(corruption=["louder", "factor=2"])
-    assert how.there(Tools({"corruptions": ("louder",)}.__getitem__, build, TOOLS.front))
-    assert not how.there(Tools({"corruptions": ()}.__getitem__, build, TOOLS.front))
-    given = how.prepare(
-        head, Tools({"corruptions": ("louder",)}.__getitem__, build, TOOLS.front)
-    ).given
+    how = Input(corruption={"_target_": "louder", "factor": 2.0})
+    there = replace(TOOLS, make=lambda settings: Louder(settings["factor"]))
+    assert how.there(there)
+    assert not how.there(replace(TOOLS, make=lambda _: None))
+    given = how.prepare(head, there).given
     change = (given.field - head.local_field().field)[head.mask]
     assert 2.0 <= float(change.mean()) <= 3.0
     assert torch.allclose(given.noise, (head.noise + 1.0) * head.mask)
     assert given.magnitude is not None
+
+
+def test_what_a_mapping_describes():
+    assert make({"_target_": "qsmnet.inversion.tkd.TKD", "threshold": 0.3}) == TKD(0.3)
+    assert make({"_target_": "qsmnet.simulate.cheese.Cheese"}) is None
+    assert make({"_target_": "qsmnet.inversion.tkd.Cheese"}) is None
+    with pytest.raises(UsageError, match="outside of qsmnet"):
+        make({"_target_": "os.system"})
+    with pytest.raises(UsageError, match="change its settings"):
+        make({"_target_": "qsmnet.inversion.tkd.TKD", "cheese": 1})
 
 
 def test_a_background_is_removed_from_the_total_field(scene, head):
@@ -209,7 +215,7 @@ def test_a_mask_that_was_found_widens_the_box(scene, head):
         assert preset == "mine"
         return lambda scan: LocalField(scan.wrapped_phase[0], wide, scan.geometry)
 
-    case = Input(preset="mine").prepare(head, Tools(available, compose, front))
+    case = Input(preset="mine").prepare(head, replace(TOOLS, front=front))
     assert torch.equal(case.given.field, scene.head.phase[0])
     assert torch.equal(case.subject.mask, scene.head.mask)
     assert score_case(case, truth(case.subject), detailed=False)["nrmse"] < 1e-3

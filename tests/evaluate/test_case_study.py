@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from qsmnet.cli import cases
-from qsmnet.cli.cases import front, tools
+from qsmnet.cli.cases import front, make, tools
 from qsmnet.cli.compose import compose, settings
 from qsmnet.errors import UsageError
 from qsmnet.evaluate.case_figures import draw_cases, spectra, sweep_curves
@@ -48,7 +48,7 @@ CONFIG = {
             "inputs": {
                 "as it is": {},
                 "loud": {"sd": 1.0},
-                "absent": {"corruption": ["cheese"]},
+                "absent": {"corruption": {"_target_": "qsmnet.simulate.cheese.Cheese"}},
                 "needs a head": {"background": "vsharp"},
             },
             "against_first": True,
@@ -82,7 +82,7 @@ def study(tmp_path, cache):
             return TINY
         return Fake() if name == "net" else compose(group, name, overrides)
 
-    found = Tools(names.__getitem__, build, front)
+    found = Tools(names.__getitem__, build, make, front)
     return CaseStudy.from_config(CONFIG, found, tmp_path, cache=cache)
 
 
