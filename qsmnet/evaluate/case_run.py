@@ -86,7 +86,7 @@ def _places(study: CaseStudy, wanted: Wanted) -> Iterator[tuple[str, int]]:
 def _run_item(
     study: CaseStudy, wanted: Wanted, protocol: str, number: int, commit: str, say: Say
 ) -> None:
-    item = str(number) if protocol in study.phantoms else study.heads.name(number)
+    item = study.item(wanted.split, protocol, number)
     subject: Subject | None = None
     prepared: dict[tuple[str, str], Case | str] = {}
     for row in _rows(study, wanted, protocol):

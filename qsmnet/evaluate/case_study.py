@@ -241,9 +241,13 @@ class CaseStudy:
 
     def items(self, split: str, protocol: str) -> list[str]:
         """Names of a protocol's heads or phantoms."""
-        if protocol in self.phantoms:
-            return [str(index) for index in range(self.phantoms[protocol].count)]
-        return [self.heads.name(number) for number in self.splits[split]]
+        phantoms = self.phantoms.get(protocol)
+        numbers = self.splits[split] if phantoms is None else range(phantoms.count)
+        return [self.item(split, protocol, number) for number in numbers]
+
+    def item(self, split: str, protocol: str, number: int) -> str:
+        """Name of a head or phantom; splits share numbers of phantoms, but no phantom."""
+        return f"{split}-{number}" if protocol in self.phantoms else self.heads.name(number)
 
     def subject(self, protocol: str, number: int, split: str) -> Subject:
         """Head or phantom ``number`` under a protocol."""

@@ -150,7 +150,7 @@ def test_methods_that_saw_other_cases_are_no_contest(study):
 def test_changes_are_told_over_the_first(study):
     run_cases(study, Wanted(protocols=["shapes"]))
     rows = study.results.rows()
-    assert {key[2] for key in rows} == {"0", "1"}
+    assert {key[2] for key in rows} == {"choose-0", "choose-1"}
     errors = {key[3]: row["error"] for key, row in rows.items()}
     assert errors["as it is"] == ""
     assert "needs a head" in errors["needs a head"]
@@ -159,7 +159,9 @@ def test_changes_are_told_over_the_first(study):
     assert "| shapes, as it is | 1.000 |" in text
     assert "## Failed" in text
     # the same network on the same volumes
-    still, loud = (rows["changes", "shapes", "0", n, "net", "default"] for n in list(errors)[:2])
+    still, loud = (
+        rows["changes", "shapes", "choose-0", n, "net", "default"] for n in list(errors)[:2]
+    )
     assert float(loud["nrmse"]) > float(still["nrmse"])
 
 
@@ -183,6 +185,12 @@ def test_splits_have_their_own_rows(study):
     summarise_cases(study, "choose")
     assert "procedural-3" in (study.folder / "table_test.md").read_text()
     assert "| net |" not in (study.folder / "table.md").read_text()
+    # volumes have the same numbers in every split
+    for split in ("test", "choose"):
+        run_cases(study, Wanted(split, protocols=["shapes"], methods=["net"]))
+    rows = study.results.rows()
+    pair = [rows["changes", "shapes", f"{s}-0", "loud", "net", "default"] for s in study.splits]
+    assert pair[0]["nrmse"] != pair[1]["nrmse"]
 
 
 @pytest.mark.parametrize(
