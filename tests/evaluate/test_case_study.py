@@ -298,6 +298,7 @@ def test_every_limit_has_its_place(tmp_path):
         compose("simulator", each.simulator, each.overrides)
 
 
+@pytest.mark.slow
 def test_smoke_run_of_the_limits(tmp_path):
     tables = ["noise", "range", "erosion"]
     arguments = ["--smoke", "--out", str(tmp_path), "--methods", "tv", "--tables", *tables]
