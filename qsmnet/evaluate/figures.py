@@ -95,6 +95,23 @@ def spectrum_panels(panels: Mapping[str, Mapping[str, ErrorSpectrum]]) -> Figure
     return figure
 
 
+def sweep_figure(
+    curves: Mapping[str, Mapping[float, float]], axis: str, score: str, title: str = ""
+) -> Figure:
+    """One curve a method: a score over what was varied."""
+    figure = _figure((6.4, 4.2))
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        positions = sorted(curve)
+        values = [curve[position] for position in positions]
+        axes.plot(positions, values, marker="o", markersize=3, label=name)
+    axes.set(xlabel=axis, ylabel=score, title=title)
+    axes.grid(visible=True, alpha=0.3)
+    if curves:
+        axes.legend()
+    return figure
+
+
 def _draw_curves(axes: Axes, curves: Mapping[str, ErrorSpectrum], title: str) -> None:
     for name, curve in curves.items():
         axes.plot(curve.centres, curve.error, marker="o", markersize=3, label=name)

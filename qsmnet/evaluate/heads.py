@@ -23,6 +23,9 @@ from qsmnet.simulate.randomness import white_noise
 from qsmnet.units import radians_per_ppm
 from qsmnet.volumes import Box, LocalField, TotalField, bounding_box
 
+#: A head of 4 mm voxels, to see whether a study runs.
+TINY = Protocol((44, 60, 48), (4.0, 4.0, 4.0), 3.0, (0.004, 0.010, 0.016), 0.03, 15.0)
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -36,16 +39,24 @@ class Condition:
         Name of its config.
     lesions
         As of `HeadSimulator`.
+    snr
+        In place of the protocol's, whose definition it shares.
     """
 
     name: str
     protocol: str
     lesions: Sequence[Mapping[str, Any]] = ()
+    snr: float | None = None
 
     @property
     def kind(self) -> str:
         """Last part of a kept head's file name."""
-        return "lesions" if self.lesions else "plain"
+        kind = "lesions" if self.lesions else "plain"
+        return kind if self.snr is None else f"{kind}_snr{self.snr:g}"
+
+    def of(self, protocol: Protocol) -> Protocol:
+        """Return the protocol with this SNR."""
+        return protocol if self.snr is None else replace(protocol, snr=self.snr)
 
 
 @dataclass(frozen=True)
@@ -63,8 +74,8 @@ class Heads:
     labels
         Folder with label maps; None draws procedural heads.
     cache
-        Folder in which rendered heads are kept, as ``<protocol>_<head>_<plain|lesions>.pt``; None
-        renders anew each time.
+        Folder in which rendered heads are kept, as ``<protocol>_<head>_<kind>.pt``; None renders
+        anew each time.
     """
 
     simulator: HeadSimulator
@@ -99,7 +110,7 @@ class Heads:
         return scan
 
     def _simulator(self, number: int, condition: Condition) -> HeadSimulator:
-        protocol, labels = self.protocols[condition.protocol], self._labels(number)
+        protocol, labels = condition.of(self.protocols[condition.protocol]), self._labels(number)
         return replace(
             self.simulator, protocol=protocol, labels=labels, lesions=tuple(condition.lesions)
         )
@@ -181,10 +192,19 @@ class Scene:
     @cached_property
     def box(self) -> Box:
         """The brain's box and a margin."""
-        sizes = zip(bounding_box(self.head.mask), self.head.mask.shape, strict=True)
+        return self.box_around(self.head.mask)
+
+    @cached_property
+    def noise_pattern(self) -> Float[Tensor, "x y z"]:
+        """White noise of unit variance; times the scan's own it is that of the fields."""
+        # the signal's own noise has taken two seeds
+        return white_noise(self.head.record["noise_seed"] + 2, tuple(self.head.mask.shape))
+
+    def box_around(self, mask: Bool[Tensor, "x y z"]) -> Box:
+        """Box of a mask and a margin."""
         x, y, z = (
             slice(max(0, part.start - self.margin), min(n, part.stop + self.margin))
-            for part, n in sizes
+            for part, n in zip(bounding_box(mask), mask.shape, strict=True)
         )
         return x, y, z
 
@@ -195,8 +215,8 @@ class Scene:
             self.head.mask,
             self.head.geometry,
             noise=self.head.noise * self.head.mask,
-            magnitude=self._magnitude(),
-            radians_per_ppm=self._radians_per_ppm(),
+            magnitude=self.magnitude(),
+            radians_per_ppm=self.radians_per_ppm(),
         )
 
     def local_field(self) -> LocalField:
@@ -206,17 +226,17 @@ class Scene:
             self.head.mask[self.box],
             self.head.geometry,
             noise=(self.head.noise * self.head.mask)[self.box],
-            magnitude=self._magnitude()[self.box],
-            radians_per_ppm=self._radians_per_ppm(),
+            magnitude=self.magnitude()[self.box],
+            radians_per_ppm=self.radians_per_ppm(),
         )
 
     def _noisy(self, exact: Float[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
-        # the signal's own noise has taken two seeds
-        pattern = white_noise(self.head.record["noise_seed"] + 2, tuple(exact.shape))
-        return (exact + self.head.noise * pattern) * self.head.mask
+        return (exact + self.head.noise * self.noise_pattern) * self.head.mask
 
-    def _magnitude(self) -> Float[Tensor, "x y z"]:
+    def magnitude(self) -> Float[Tensor, "x y z"]:
+        """Root of the echoes' sum of squares."""
         return self.head.magnitude.square().sum(0).sqrt()
 
-    def _radians_per_ppm(self) -> float:
+    def radians_per_ppm(self) -> float:
+        """Phase that 1 ppm makes at the last echo."""
         return radians_per_ppm(self.head.protocol.echo_times[-1], self.head.protocol.b0)

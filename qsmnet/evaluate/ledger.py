@@ -3,8 +3,12 @@
 import csv
 import io
 import os
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from qsmnet.evaluate.cost import Measured
 
 
 class Ledger:
@@ -62,3 +66,23 @@ class Ledger:
         with self.path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
+
+
+def cells(measured: Measured[Any], scores: Mapping[str, float]) -> dict[str, object]:
+    """Scores, cost and failure of one call as a row's cells."""
+    values: dict[str, object] = {name: f"{value:.6g}" for name, value in scores.items()}
+    return values | {
+        "seconds": f"{measured.seconds:.3f}",
+        "peak_memory_mib": f"{measured.peak_memory_mib:.0f}",
+        "error": measured.error,
+    }
+
+
+def source_commit() -> str:
+    """Commit of the source tree and whether it was changed; ``unknown`` outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()

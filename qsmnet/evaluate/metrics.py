@@ -93,7 +93,7 @@ def score(
     true = np.where(mask, truth, 0.0).astype(np.float64)
     scores = _global_scores(estimate, true, mask)
     if segmentation is not None:
-        scores |= _regional_scores(estimate, true, mask, segmentation)
+        scores |= regional_scores(estimate, true, mask, segmentation)
     return scores
 
 
@@ -127,9 +127,16 @@ def _global_scores(estimate: FloatArray, true: FloatArray, mask: BoolArray) -> d
     }
 
 
-def _regional_scores(
-    estimate: FloatArray, true: FloatArray, mask: BoolArray, segmentation: npt.NDArray[np.integer]
+def regional_scores(
+    estimate: Float[np.ndarray, "x y z"],
+    true: Float[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    segmentation: Integer[np.ndarray, "x y z"],
 ) -> dict[str, float]:
+    """Scores that need labels, the cheap part of `score`: NRMSE of regions in %, nuclei, lesion.
+
+    NRMSE is without the linear trend; both maps are zero outside ``mask``. NaN for what is absent.
+    """
     tissue = mask & np.isin(segmentation, TISSUE)
     nuclei = mask & np.isin(segmentation, DEEP_NUCLEI)
     # vessels are thinner than their blur, hence one voxel of margin
@@ -238,12 +245,21 @@ def dgm_linearity(
     segmentation: Integer[np.ndarray, "x y z"],
 ) -> float:
     """``|1 - slope|`` of the nuclei's means over the true ones; NaN with fewer than two nuclei."""
+    return abs(1.0 - dgm_slope(a, b, segmentation))
+
+
+def dgm_slope(
+    a: Float[np.ndarray, "x y z"],
+    b: Float[np.ndarray, "x y z"],
+    segmentation: Integer[np.ndarray, "x y z"],
+) -> float:
+    """Slope of the nuclei's means over the true ones; NaN with fewer than two nuclei."""
     regions = [segmentation == label for label in DEEP_NUCLEI]
     regions = [region for region in regions if region.any()]
     if len(regions) < 2:
         return math.nan
     means = [np.array([volume[region].mean() for region in regions]) for volume in (b, a)]
-    return abs(1.0 - _line(means[0], means[1])[0])
+    return _line(means[0], means[1])[0]
 
 
 def calcification(

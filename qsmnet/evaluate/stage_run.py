@@ -1,13 +1,12 @@
 """Running a study of stages: rows that are not there yet, one method on one head each."""
 
-import subprocess
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from qsmnet.errors import UsageError
 from qsmnet.evaluate.cost import Measured, measure
 from qsmnet.evaluate.heads import Scene
+from qsmnet.evaluate.ledger import cells, source_commit
 from qsmnet.evaluate.stage_study import ALONE, KEY, TABLES, TRUTH, StageStudy, Task, Wanted, named
 from qsmnet.evaluate.stages import (
     Scores,
@@ -62,7 +61,7 @@ def _run_head(
             scene = Scene(scan, **study.scene)
         measured, scores = _run_task(study, task, scene)
         row = dict(zip(KEY, key, strict=True)) | {"split": split, "commit": commit}
-        study.results.append(row | _numbers(measured, scores))
+        study.results.append(row | cells(measured, scores))
         error = measured.error or f"{scores['nrmse']:.2f} %, {measured.seconds:.1f} s"
         say(f"{' '.join(key)}: {error}")
 
@@ -121,15 +120,6 @@ _CALLS: dict[str, tuple[Callable[..., Callable[[], Any]], Callable[..., Scores]]
 }
 
 
-def _numbers(measured: Measured[Any], scores: Scores) -> dict[str, object]:
-    values: dict[str, object] = {name: f"{value:.6g}" for name, value in scores.items()}
-    return values | {
-        "seconds": f"{measured.seconds:.3f}",
-        "peak_memory_mib": f"{measured.peak_memory_mib:.0f}",
-        "error": measured.error,
-    }
-
-
 def _check_names(study: StageStudy, wanted: Wanted) -> None:
     methods = {task.method for task in study.tasks(Wanted(wanted.split))}
     known = {
@@ -157,13 +147,3 @@ def _check_chosen(study: StageStudy, tasks: Sequence[Task]) -> None:
     if missing:
         problem = f"not tried on the other heads yet: {missing[0]} and {len(missing) - 1} more"
         raise UsageError("--split test", problem, "run --split choose to its end first")
-
-
-def source_commit() -> str:
-    """Commit of the source tree and whether it was changed; ``unknown`` outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()

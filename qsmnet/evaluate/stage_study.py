@@ -5,10 +5,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from qsmnet.evaluate.heads import Condition, Heads
+from qsmnet.evaluate.heads import TINY, Condition, Heads
 from qsmnet.evaluate.ledger import Ledger
 from qsmnet.evaluate.metrics import SCORES
-from qsmnet.simulate.head.protocol import Protocol
 
 #: The tables, in the order of the pipeline; all but the last are config groups.
 TABLES = ("unwrap", "background", "inverter", "pipeline")
@@ -21,8 +20,6 @@ TRUTH = "truth"
 KEY = ("table", "head", "condition", "method", "parameter")
 _OWN = ("wrong", "wrong_near_air", "nrmse_near_air", "nrmse_inner", "slope", "kept")
 _COLUMNS = (*KEY, "split", "seconds", "peak_memory_mib", "error", *SCORES, *_OWN, "commit")
-
-_TINY = Protocol((44, 60, 48), (4.0, 4.0, 4.0), 3.0, (0.004, 0.010, 0.016), 0.03, 15.0)
 
 
 @dataclass(frozen=True)
@@ -192,7 +189,7 @@ class StageStudy:
             conditions={name: conditions[name] for name in kinds.values()},
             splits={split: numbers[:1] for split, numbers in self.splits.items()},
             groups=groups,
-            heads=replace(self.heads, protocols={"tiny": _TINY}),
+            heads=replace(self.heads, protocols={"tiny": TINY}),
         )
 
     @property

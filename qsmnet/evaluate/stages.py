@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from qsmnet.evaluate.compare import referenced
 from qsmnet.evaluate.heads import Scene
-from qsmnet.evaluate.metrics import correlation, nrmse, score, xsim
+from qsmnet.evaluate.metrics import FloatArray, correlation, nrmse, score, xsim
 from qsmnet.phase.align import align_echoes
 from qsmnet.phase.echoes import fit_field, unwrap_echoes
 from qsmnet.phase.scale import wrap
@@ -100,7 +100,7 @@ def score_local(scene: Scene, local: LocalField) -> Scores:
     return {
         "nrmse": nrmse(found, true)[0],
         "correlation": correlation(found, true),
-        "slope": _slope(found, true),
+        "slope": slope(found, true),
         "coverage": _share(known, scene.inner),
         "kept": _share(known, scene.head.mask),
     }
@@ -123,17 +123,35 @@ def score_chi(
     mask = head.mask[box]
     if whole:
         result = Susceptibility(result.chi[box], result.mask[box])
-    true = referenced(Susceptibility(head.chi[box], mask), mask).double().numpy()
-    found = referenced(result, mask).double().numpy()
-    inside = mask.numpy()
-    scores = {"slope": _slope(found[inside], true[inside])}
+    found, true = referenced_pair(result, head.chi[box], mask)
+    scores = {}
     if whole:
         inner = scene.inner[box].numpy()
         scores["nrmse_inner"] = nrmse(found[inner], true[inner])[0]
-    if detailed:
-        return scores | score(found, true, inside, head.segmentation[box].numpy())
-    error = nrmse(found[inside], true[inside])[0]
-    return scores | {"nrmse": error, "xsim": xsim(found, true, inside)}
+    labels = head.segmentation[box].numpy() if detailed else None
+    return scores | score_map(found, true, mask.numpy(), labels)
+
+
+def referenced_pair(
+    result: Susceptibility, chi: Float[Tensor, "x y z"], mask: Bool[Tensor, "x y z"]
+) -> tuple[FloatArray, FloatArray]:
+    """Map and truth in ppm, each relative to its mean; see `qsmnet.evaluate.compare.referenced`."""
+    true = referenced(Susceptibility(chi, mask), mask).double().numpy()
+    return referenced(result, mask).double().numpy(), true
+
+
+def score_map(
+    found: Float[np.ndarray, "x y z"],
+    true: Float[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    segmentation: Integer[np.ndarray, "x y z"] | None,
+) -> Scores:
+    """Slope, and all of `qsmnet.evaluate.metrics.SCORES`; without labels NRMSE and XSIM alone."""
+    scores = {"slope": slope(found[mask], true[mask])}
+    if segmentation is not None:
+        return scores | score(found, true, mask, segmentation)
+    error = nrmse(found[mask], true[mask])[0]
+    return scores | {"nrmse": error, "xsim": xsim(found, true, mask)}
 
 
 def _relative(error: Tensor, true: Tensor) -> float:
@@ -150,6 +168,7 @@ def _share(part: Tensor, of: Tensor) -> float:
     return 100 * float((part & of).sum()) / float(of.sum())
 
 
-def _slope(found: np.ndarray, true: np.ndarray) -> float:
+def slope(found: Float[np.ndarray, " n"], true: Float[np.ndarray, " n"]) -> float:
+    """Slope of the least-squares line of ``found`` over ``true``, of all voxels alike."""
     found, true = found - found.mean(), true - true.mean()
     return float(found @ true / (true @ true))

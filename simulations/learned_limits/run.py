@@ -1,0 +1,8 @@
+"""How far learned inversion reaches, one change at a time: see README.md."""
+
+from pathlib import Path
+
+from qsmnet.cli.cases import run
+
+if __name__ == "__main__":
+    run(Path(__file__).parent, str(__doc__))
