@@ -95,6 +95,8 @@ def train(config: DictConfig) -> None:
     run = Run(folder, _card(settings), settings["trainer"], whole_number(config, "epoch", 1))
     run.check(resume)
     data = build("data", config.data)
+    if data.materials:
+        run.card["materials"] = data.materials
     with _kept(folder, config) if not resume and is_main_process() else contextlib.nullcontext():
         card = run.fit(module, data, resume)
     if is_main_process():

@@ -22,7 +22,7 @@ from qsmnet.simulate.head.known_maps import origin_of
 from qsmnet.simulate.head.labels import check_table, file_hash, label_files
 from qsmnet.simulate.head.tissues import TISSUES, tissue_of
 from qsmnet.simulate.overlays import Lesions, Texture, Vessels
-from qsmnet.simulate.phantom import Phantom, Record
+from qsmnet.simulate.phantom import Phantom, Record, Source
 from qsmnet.simulate.randomness import draw_seed, small_rotation, uniform
 
 #: Half axes in mm of a mean adult brain with its cerebellum, in which overlays are placed.
@@ -187,8 +187,8 @@ class Anatomy:
 
 
 def with_maps(
-    source: object, labels: str | None = None, maps: Sequence[int] | None = None
-) -> object:
+    source: Source, labels: str | None = None, maps: Sequence[int] | None = None
+) -> Source:
     """Return a source with another folder, or other maps of it; one that has no maps as it is."""
     if not isinstance(source, Anatomy):
         return source
@@ -237,9 +237,7 @@ def _paint_map(canvas: BrainCanvas, brain: BrainMap, record: Record) -> Bool[Ten
     return mask
 
 
-def _to_voxels(
-    record: Record, brain: BrainMap
-) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
+def _to_voxels(record: Record, brain: BrainMap) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
     """Linear map from the brain's mm to voxels of the map: shear, stretch and mirror undone."""
     voxels = torch.tensor(brain.voxels)
     xy, xz, yz = record["shear"]
@@ -336,6 +334,4 @@ def _nearest(parts: UInt8[Tensor, "mx my mz"], voxels: Tensor) -> UInt8[Tensor, 
 
 def _labels(brain: BrainMap) -> list[int]:
     """By number of a part, its label of `qsmnet.simulate.tissue`."""
-    return [
-        TISSUES[tissue_of(name)].label if name in PARTS else tissue.CSF for name in brain.names
-    ]
+    return [TISSUES[tissue_of(name)].label if name in PARTS else tissue.CSF for name in brain.names]

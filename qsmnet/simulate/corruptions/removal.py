@@ -103,7 +103,7 @@ class Removal:
 def _background(record: Record, scene: Scene, forward: Forward) -> Float[Tensor, "x y z"]:
     sources = _scaled(forward(_sources(record["sources"], scene)), scene)
     shim = _scaled(polynomial(record["terms"], scene), scene)
-    wanted = record["strength"] * rms(scene.local_field_exact, scene.mask)
+    wanted: float = record["strength"] * rms(scene.local_field_exact, scene.mask)
     return _scaled(sources + 0.5 * shim, scene) * wanted
 
 
@@ -124,4 +124,4 @@ def _sources(records: Sequence[Record], scene: Scene) -> Float[Tensor, "x y z"]:
         middle = torch.tensor(centre, device=grid.device).reshape(3, 1, 1, 1)
         inside = (grid.points(window) - middle).square().sum(0) <= radius**2
         chi[window] = torch.where(inside, each["chi"], chi[window])
-    return chi * ~scene.mask
+    return torch.where(scene.mask, 0.0, chi)

@@ -152,4 +152,6 @@ def _regions(scene: Scene) -> Int[Tensor, "x y z"]:
         return scene.segmentation.long().clamp_max(_REGIONS - 1)
     values = scene.chi[scene.mask].sort().values
     at = torch.arange(1, _LEVELS, device=values.device) * len(values) // _LEVELS
-    return torch.bucketize(scene.chi.contiguous(), values[at].unique())
+    return torch.bucketize(
+        scene.chi.contiguous(), torch.tensor(sorted({*values[at].tolist()}), device=values.device)
+    )

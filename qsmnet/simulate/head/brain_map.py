@@ -127,9 +127,7 @@ def _with_nuclei(
     return parts
 
 
-def _inside(
-    nucleus: Record, shape: tuple[int, ...], affine: Array
-) -> npt.NDArray[np.bool_]:
+def _inside(nucleus: Record, shape: tuple[int, ...], affine: Array) -> npt.NDArray[np.bool_]:
     """Voxels of the map in a nucleus of `qsmnet.simulate.head.nuclei.draw_nuclei`."""
     centre = nib.affines.apply_affine(np.linalg.inv(affine), nucleus["centre"])
     reach = 3.0 * max(nucleus["radii"]) / np.linalg.norm(affine[:3, :3], axis=0).min()

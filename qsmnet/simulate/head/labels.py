@@ -180,7 +180,7 @@ def upright(path: Path) -> tuple[npt.NDArray[np.int64], Array]:
 def parts_of(
     labels: npt.NDArray[np.int64], table: dict[int, str], path: Path
 ) -> tuple[Volume, dict[str, int]]:
-    """Number of the part in every voxel, and the numbers by name; air is 0.
+    """Give the number of the part in every voxel, and the numbers by name; air is 0.
 
     Raises
     ------
