@@ -257,9 +257,12 @@ def _card(settings: dict[Any, Any]) -> dict[str, Any]:
     simulated = "training" in settings["data"]
     recipe = ("data", "loss", "optimizer", "schedule", "schedule_steps", "warmup", "ema_decay")
     parts = ("simulator",) if simulated else ()
+    # label maps are told by their hashes; where they lay on this machine is no part of a recipe
+    data = {key: value for key, value in settings["data"].items() if key != "labels"}
+    kept = {key: settings[key] for key in (*parts, *recipe, "trainer", "seed")}
     card = {
         "network": settings["network"],
-        "recipe": {key: settings[key] for key in (*parts, *recipe, "trainer", "seed")},
+        "recipe": {**kept, "data": data},
         "commit": _commit(),
         "hardware": f"{platform.machine()}, {_processor()}",
     }
