@@ -198,7 +198,7 @@ def voxel_size_list(
         edge = log_uniform(rng, in_plane[0], in_plane[1])
         ratio = log_uniform(rng, 0.85, 1.15)
         thickness = min(3.0, edge * log_uniform(rng, 1.0, 3.0))
-        x, y, z = (round(20 * v) / 20 for v in (edge, edge * ratio, thickness))
+        x, y, z = (round(20 * v) / 20 for v in (edge, min(3.0, edge * ratio), thickness))
         sizes.append((x, y, z))
     return sizes
 

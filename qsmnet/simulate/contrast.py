@@ -85,4 +85,4 @@ def _within_range(rng: np.random.Generator, part: str, level: float, age: float)
         iron = 1 - math.exp(-IRON_RATES[tissue] * age)
         # inter-individual spread grows with iron (Treit et al. 2021, 10.1002/hbm.25569)
         level = iron * (1 + 2 * _SPREAD * (level - 0.5)) - _SPREAD / 2
-    return low + (high - low) * min(1.0, max(0.0, level + own))
+    return min(high, low + (high - low) * min(1.0, max(0.0, level + own)))

@@ -22,8 +22,8 @@ class WideAcquisition(Acquisition):
     cone
         Angle in degrees between B0 and the third axis within which many scans lie.
     near
-        Share, of those that are not ``axial``, with B0 uniform over that cone; the others have it
-        anywhere up to ``tilt``.
+        Share of scans with B0 uniform over that cone; of the others ``axial`` have it along the
+        third axis and the rest anywhere up to ``tilt``.
 
     Raises
     ------
@@ -33,7 +33,7 @@ class WideAcquisition(Acquisition):
 
     in_plane: Sequence[float] = (0.5, 3.0)
     cone: float = 35.0
-    near: float = 0.55
+    near: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,7 +52,7 @@ class WideAcquisition(Acquisition):
         return voxel_size_list(seed, self.voxel_sizes, self.isotropic, self.in_plane)
 
     def _draw_direction(self, rng: np.random.Generator) -> list[float]:
-        if self.b0_dir is not None or rng.random() >= (1 - self.axial) * self.near:
+        if self.b0_dir is not None or rng.random() >= self.near:
             return super()._draw_direction(rng)
         # equal areas of the sphere
         cosine = rng.uniform(math.cos(math.radians(min(self.cone, self.tilt))), 1)
