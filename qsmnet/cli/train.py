@@ -47,6 +47,8 @@ network=NAME at least.
   init=WEIGHTS            fine-tune released weights or a .safetensors file
   data=stored data.folder=PAIRS data.validation_folder=PAIRS
                           train on your own pairs, with any experiment
+  data=anatomy data.labels=MAPS
+                          train on brains of label maps (scripts/fetch_label_maps.py)
   trainer.max_steps=N trainer.devices=2 trainer.num_nodes=4 trainer.precision=bf16-mixed
   --config-dir DIR        your own experiments;  --cfg job  shows every setting;  --multirun sweeps
 

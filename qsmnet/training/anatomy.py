@@ -38,16 +38,27 @@ def anatomy_pairs(
     UnreadableError
         If the folder has not these maps.
     """
-    if not any(isinstance(source, Anatomy) for source in training.sources.values()):
-        problem = "data.labels is for a simulator of label maps"
-        raise ValueError(f"{problem}: write simulator=anatomy_mixture")
-    seen = _of_maps(training, labels, maps)
-    unseen = _of_maps(training, labels, maps if validation_maps is None else validation_maps)
+    seen = anatomy_simulator(training, labels, maps)
+    unseen = anatomy_simulator(seen, labels, validation_maps)
     pairs = simulated_pairs(seen, validation=unseen, **settings)
     pairs.materials = {"training": seen.materials, "validation": unseen.materials}
     return pairs
 
 
-def _of_maps(simulator: Simulator, labels: Path | str, maps: Sequence[int] | None) -> Simulator:
+def anatomy_simulator(
+    simulator: Simulator, labels: Path | str, maps: Sequence[int] | None = None
+) -> Simulator:
+    """Return a simulator with the label maps of a folder.
+
+    Raises
+    ------
+    ValueError
+        If it uses none.
+    UnreadableError
+        If the folder has not these maps.
+    """
+    if not any(isinstance(source, Anatomy) for source in simulator.sources.values()):
+        problem = "data.labels is for a simulator of label maps"
+        raise ValueError(f"{problem}: write simulator=anatomy_mixture")
     sources = {k: with_maps(each, str(labels), maps) for k, each in simulator.sources.items()}
     return replace(simulator, sources=sources)
