@@ -9,7 +9,9 @@ from qsmnet.simulate.contrast import IRON_RATES
 from qsmnet.simulate.head.tissues import TISSUES
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "anatomy.md").read_text("utf8")
-ROWS = re.findall(r"^\| ([a-z ]+) \| (-?[\d.]+) to (-?[\d.]+) \| (-?[\d.]+) \|$", PAGE, re.M)
+ROWS = re.findall(
+    r"^\| ([a-z ]+) \| (-?[\d.]+) to (-?[\d.]+) \| (-?[\d.]+) \|$", PAGE, re.MULTILINE
+)
 
 
 def test_all_tissue_is_told():
