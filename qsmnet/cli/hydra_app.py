@@ -31,7 +31,15 @@ WRONG_SETTINGS = (ValueError, TypeError, ArithmeticError, LookupError, Attribute
 
 _CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
 # settings that are paths: Hydra's grammar trips over half of what a path may hold
-_PATHS = ("out", "resume", "init", "data.folder", "data.validation_folder", "data.bank")
+_PATHS = (
+    "out",
+    "resume",
+    "init",
+    "data.folder",
+    "data.validation_folder",
+    "data.bank",
+    "data.labels",
+)
 _PATH_OVERRIDE = re.compile(rf"(\+{{0,2}}(?:{'|'.join(map(re.escape, _PATHS))}))=(.+)", re.DOTALL)
 # options whose value is the next word, which may hold an equals sign
 _FOLDER_OPTIONS = ("--config-dir", "-cd", "--config-path", "-cp")

@@ -32,7 +32,8 @@ simulator=head scans whole heads, with air and bone, by a multi-echo sequence: m
 (rad) with echo times and B0 in scan.json, and as truth chi, total_field, local_field, mask,
 segmentation, r2star, phase_offset, unwrapped_phase and noise. Invert it with the kernel sampled.
 
-  simulator=NAME          brain, primitives, fields, mixture, head
+  simulator=NAME          brain, primitives, fields, mixture, head, anatomy, anatomy_mixture
+  simulator.sources.anatomy.labels=DIR            of the last two: label maps
   simulator.labels=DIR    of head: label maps instead of procedural heads (simulator.table)
   protocol@simulator.protocol=1mm_3T_axial        of head: grid, B0, sequence and SNR
   'simulator.lesions=[{chi: 1, radius: 3}]'       of head: balls, in ppm and mm

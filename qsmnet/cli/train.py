@@ -47,6 +47,8 @@ kqsm_he2022; or name parts, network=NAME at least.
   init=WEIGHTS            fine-tune released weights or a .safetensors file
   data=stored data.folder=PAIRS data.validation_folder=PAIRS
                           train on your own pairs, with any experiment
+  data=anatomy data.labels=MAPS
+                          train on brains of label maps (scripts/fetch_label_maps.py)
   trainer.max_steps=N trainer.devices=2 trainer.num_nodes=4 trainer.precision=bf16-mixed
   --config-dir DIR        your own experiments;  --cfg job  shows every setting;  --multirun sweeps
 
@@ -95,6 +97,8 @@ def train(config: DictConfig) -> None:
     run = Run(folder, _card(settings), settings["trainer"], whole_number(config, "epoch", 1))
     run.check(resume)
     data = build("data", config.data)
+    if data.materials:
+        run.card["materials"] = data.materials
     with _kept(folder, config) if not resume and is_main_process() else contextlib.nullcontext():
         card = run.fit(module, data, resume)
     if is_main_process():
@@ -255,9 +259,12 @@ def _card(settings: dict[Any, Any]) -> dict[str, Any]:
     simulated = "training" in settings["data"]
     recipe = ("data", "loss", "optimizer", "schedule", "schedule_steps", "warmup", "ema_decay")
     parts = ("simulator",) if simulated else ()
+    # label maps are told by their hashes; where they lay on this machine is no part of a recipe
+    data = {key: value for key, value in settings["data"].items() if key != "labels"}
+    kept = {key: settings[key] for key in (*parts, *recipe, "trainer", "seed")}
     card = {
         "network": settings["network"],
-        "recipe": {key: settings[key] for key in (*parts, *recipe, "trainer", "seed")},
+        "recipe": {**kept, "data": data},
         "commit": _commit(),
         "hardware": f"{platform.machine()}, {_processor()}",
     }

@@ -184,19 +184,21 @@ def _numbers(name: str, values: object, n: int) -> list[float]:
     return [float(v) for v in listed]
 
 
-def voxel_size_list(seed: int, n: int, isotropic: float) -> list[Triple]:
+def voxel_size_list(
+    seed: int, n: int, isotropic: float, in_plane: Sequence[float] = (0.5, 1.6)
+) -> list[Triple]:
     """Return ``n`` voxel sizes in mm.
 
-    1 mm isotropic for the share ``isotropic``; else 0.5 to 1.6 mm in plane, slices up to three
-    times as thick but no more than 3 mm, rounded to 0.05 mm.
+    1 mm isotropic for the share ``isotropic``; else ``in_plane`` in mm, slices up to three times as
+    thick but no more than 3 mm, rounded to 0.05 mm.
     """
     rng = item_generator(seed, "voxel sizes", 0)
     sizes: list[Triple] = [(1.0, 1.0, 1.0)] * round(n * isotropic)
     while len(sizes) < n:
-        in_plane = log_uniform(rng, 0.5, 1.6)
+        edge = log_uniform(rng, in_plane[0], in_plane[1])
         ratio = log_uniform(rng, 0.85, 1.15)
-        thickness = min(3.0, in_plane * log_uniform(rng, 1.0, 3.0))
-        x, y, z = (round(20 * v) / 20 for v in (in_plane, in_plane * ratio, thickness))
+        thickness = min(3.0, edge * log_uniform(rng, 1.0, 3.0))
+        x, y, z = (round(20 * v) / 20 for v in (edge, min(3.0, edge * ratio), thickness))
         sizes.append((x, y, z))
     return sizes
 

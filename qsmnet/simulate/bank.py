@@ -52,7 +52,14 @@ class Bank:
     ) -> None:
         self.folder, self.simulator = folder, simulator
         self.n, self.seed, self.split = n, seed, split
-        settings = {"simulator": repr(simulator), "n": n, "seed": seed, "split": split}
+        settings: dict[str, object] = {
+            "simulator": repr(simulator),
+            "n": n,
+            "seed": seed,
+            "split": split,
+        }
+        if simulator.materials:
+            settings["materials"] = simulator.materials
         # first: what cannot be drawn leaves no folder
         self.records = [simulator.draw(seed, split, i) for i in range(n)]
         try:

@@ -38,7 +38,10 @@ def erode(mask: Bool[Tensor, "x y z"], voxels: int) -> Bool[Tensor, "x y z"]:
     """Remove ``voxels`` layers; beyond the grid counts as inside: a crop is not eroded there."""
     if voxels == 0:
         return mask
-    outside = (~mask).float()[None, None]
-    size = 2 * voxels + 1
-    grown = torch.nn.functional.max_pool3d(outside, size, stride=1, padding=voxels)
+    grown = (~mask).float()[None, None]
+    # a cube, axis by axis
+    for axis in range(3):
+        size = [2 * voxels + 1 if other == axis else 1 for other in range(3)]
+        padding = [voxels if other == axis else 0 for other in range(3)]
+        grown = torch.nn.functional.max_pool3d(grown, size, stride=1, padding=padding)
     return grown[0, 0] < 0.5

@@ -9,6 +9,7 @@ import torch
 
 from qsmnet.geometry import Geometry, Triple
 from qsmnet.simulate.acquisition import Acquisition, add_noise, local_fields, noise_map
+from qsmnet.simulate.corruptions.corruption import Corruption
 from qsmnet.simulate.grid import Grid
 from qsmnet.simulate.phantom import Phantom, Record, Source
 from qsmnet.simulate.randomness import item_generator
@@ -34,6 +35,9 @@ class Simulator:
         the same number of voxels. Scenes of different voxel sizes differ in shape.
     device
         Where scenes are rendered; random numbers are drawn on the CPU.
+    corruptions
+        By name, what is wrong with a measurement, in the order in which it happens. They change no
+        phantom, so that banks do not depend on them.
 
     Raises
     ------
@@ -48,6 +52,7 @@ class Simulator:
     shape: Sequence[int] = (64, 64, 64)
     same_extent: bool = False
     device: str = "cpu"
+    corruptions: Mapping[str, Corruption] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         sizes = self.shape if isinstance(self.shape, Sequence) else ()
@@ -74,8 +79,21 @@ class Simulator:
             "voxel_size": list(voxel_size),
             "source": name,
             "phantom": self.sources[name].draw(rng, grid),
-            "acquisition": self.acquisition.draw(rng),
+            **self.draw_measurement(rng),
         }
+
+    def draw_measurement(self, rng: np.random.Generator) -> Record:
+        """Draw how a phantom is measured: a part of its record that may be drawn again."""
+        measurement: Record = {"acquisition": self.acquisition.draw(rng)}
+        if self.corruptions:
+            drawn = {name: each.draw(rng) for name, each in self.corruptions.items()}
+            measurement["corruptions"] = {k: v for k, v in drawn.items() if v is not None}
+        return measurement
+
+    @property
+    def materials(self) -> list[dict[str, str]]:
+        """What the sources are made of that is no code, such as label maps."""
+        return [each for s in self.sources.values() for each in getattr(s, "materials", ())]
 
     def phantom(self, record: Record) -> Phantom:
         """Render the susceptibility of a record, without a measurement."""
@@ -106,7 +124,7 @@ class Simulator:
         return self.measure(phantoms, records)
 
     def measure(self, phantoms: Sequence[Phantom], records: Sequence[Record]) -> list[Scene]:
-        """Compute fields and noise of phantoms that are there already."""
+        """Compute fields, noise and corruptions of phantoms that are there already."""
         geometries = [geometry_of(record) for record in records]
         exact = local_fields(
             torch.stack([p.chi for p in phantoms]),
@@ -116,7 +134,7 @@ class Simulator:
             self.acquisition.padding,
         )
         return [
-            self._with_noise(phantom, field_, record, geometry)
+            self._corrupted(self._with_noise(phantom, field_, record, geometry))
             for phantom, field_, record, geometry in zip(
                 phantoms, exact, records, geometries, strict=True
             )
@@ -142,6 +160,17 @@ class Simulator:
             record=record,
             kernel=self.acquisition.kernel,
         )
+
+    def _corrupted(self, scene: Scene) -> Scene:
+        def forward(chi: torch.Tensor) -> torch.Tensor:
+            kernel, padding = self.acquisition.kernel, self.acquisition.padding
+            everywhere = torch.ones_like(chi, dtype=torch.bool)
+            geometry = [scene.geometry]
+            return local_fields(chi[None], everywhere[None], geometry, kernel, padding)[0]
+
+        for name, record in scene.record.get("corruptions", {}).items():
+            scene = self.corruptions[name].apply(record, scene, forward)
+        return scene
 
     def _shape(self, voxel_size: Triple) -> tuple[int, int, int]:
         x, y, z = (int(n) for n in self.shape)

@@ -4,11 +4,11 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 import lightning as L
 import numpy as np
@@ -21,6 +21,7 @@ from qsmnet.simulate.bank import Bank
 from qsmnet.simulate.phantom import Phantom, Record
 from qsmnet.simulate.randomness import item_generator
 from qsmnet.simulate.simulator import Simulator
+from qsmnet.training.augment import mirrored_and_scaled, turned
 from qsmnet.training.batch import Batch, Failure, Item, Told, collate_told, without_voids
 from qsmnet.training.checks import check_counts, check_cut, check_range
 from qsmnet.training.pair_files import find_pairs, read_pair
@@ -73,6 +74,8 @@ class SimulatedPairs(Dataset[Item]):
         Range of the grid over the mask's bounding box: items are cut to the box and zero-padded, as
         a k-space network does at inference. Items then differ in shape, so that the batch size must
         be 1. Takes the place of a crop.
+    turns
+        Whether items are turned too, with their geometry: slices lie any way.
 
     Raises
     ------
@@ -88,8 +91,10 @@ class SimulatedPairs(Dataset[Item]):
         scale: Sequence[float] = (0.5, 2.0),
         misstated: float = 0.1,
         field_of_view: Sequence[float] | None = None,
+        turns: bool = False,
     ) -> None:
         self.bank, self.length, self.scale, self.misstated = bank, length, scale, misstated
+        self.turns = turns
         self.cut = _Cut(crop, field_of_view)
 
     def __len__(self) -> int:
@@ -100,12 +105,13 @@ class SimulatedPairs(Dataset[Item]):
         number = int(rng.integers(len(self.bank)))
         record = {
             **self.bank.records[number],
-            "acquisition": self.bank.simulator.acquisition.draw(rng),
+            **self.bank.simulator.draw_measurement(rng),
         }
-        phantom = _augmented(self.bank.phantom(number), rng, self.scale)
+        phantom = mirrored_and_scaled(self.bank.phantom(number), rng, self.scale)
         item = self._measured(phantom, record, index)
         told = float(2.0 ** rng.uniform(-1, 1)) if rng.random() < self.misstated else 1.0
-        return self.cut(replace(item, noise=item.noise * told), rng, "simulator.shape")
+        cut = self.cut(replace(item, noise=item.noise * told), rng, "simulator.shape")
+        return turned(cut, rng) if self.turns else cut
 
     def _measured(self, phantom: Phantom, record: Record, index: int) -> Item:
         scene = self.bank.simulator.measure([phantom], [record])[0]
@@ -120,17 +126,6 @@ class SimulatedPairs(Dataset[Item]):
                 index,
             )
         )
-
-
-def _augmented(phantom: Phantom, rng: np.random.Generator, scale: Sequence[float]) -> Phantom:
-    """Mirror axes and scale susceptibility, before the field is computed: physics holds."""
-    axes = [axis for axis in range(3) if rng.random() < 0.5]
-    factor = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
-    chi, mask, labels = (
-        volume.flip(axes) if axes else volume
-        for volume in (phantom.chi, phantom.mask, phantom.segmentation)
-    )
-    return Phantom(chi * factor, mask, labels)
 
 
 def _framed(item: Item, factor: float) -> Item:
@@ -228,6 +223,9 @@ class PairsModule(L.LightningDataModule):
         Loader processes; 0 loads in the training process.
     """
 
+    #: Of each split, what its items are made of that is no code: files with their SHA-256.
+    materials: Mapping[str, Sequence[Mapping[str, str]]] = MappingProxyType({})
+
     def __init__(
         self,
         training: Dataset[Item],
@@ -299,12 +297,14 @@ def simulated_pairs(
     batch_size: int = 1,
     workers: int = 1,
     build_workers: int = 1,
+    turns: bool = False,
+    validation: Simulator | None = None,
 ) -> PairsModule:
     """Pairs from banks of ``phantoms`` under the folder ``bank``, built at first use.
 
     Training and validation are different splits of the same seed, whose random streams never meet.
-    The other settings are those of `SimulatedPairs` and `PairsModule`; ``build_workers`` processes
-    build the banks.
+    ``validation`` draws the latter where it is not ``training``. The other settings are those of
+    `SimulatedPairs` and `PairsModule`; ``build_workers`` processes build the banks.
 
     Raises
     ------
@@ -323,20 +323,14 @@ def simulated_pairs(
     for shape in training.shapes(seed):
         if crop is not None and any(c > n for c, n in zip(crop, shape, strict=True)):
             raise ValueError(f"data.crop {list(crop)} is larger than a phantom of {list(shape)}")
-    banks = {
-        split: Bank(Path(bank) / split, training, n, seed, split, build_workers)
-        for split, n in (("train", phantoms), ("validate", validation_phantoms))
-    }
 
-    def items(split: str, length: int) -> SimulatedPairs:
-        return SimulatedPairs(banks[split], length, crop, scale, field_of_view=field_of_view)
+    def items(drawn_by: Simulator, n: int, split: str, length: int) -> SimulatedPairs:
+        made = Bank(Path(bank) / split, drawn_by, n, seed, split, build_workers)
+        return SimulatedPairs(made, length, crop, scale, field_of_view=field_of_view, turns=turns)
 
-    return PairsModule(
-        items("train", _ENDLESS),
-        items("validate", validation_phantoms),
-        batch_size,
-        workers,
-    )
+    seen = items(training, phantoms, "train", _ENDLESS)
+    unseen = items(validation or training, validation_phantoms, "validate", validation_phantoms)
+    return PairsModule(seen, unseen, batch_size, workers)
 
 
 def stored_pairs(

@@ -55,7 +55,10 @@ def test_group_lists_its_files(group):
     assert set(available(group)) == names
 
 
-@pytest.mark.parametrize("group", ["experiment", "label_table", "loss", "protocol", *METHODS])
+DESCRIBED = ("corruptions", "data", "experiment", "label_table", "loss", "protocol")
+
+
+@pytest.mark.parametrize("group", [*DESCRIBED, *METHODS])
 def test_files_say_what_they_are(group):
     for path in (CONFIGS / group).glob("*.yaml"):
         first = path.read_text("utf8").splitlines()[:2]
@@ -128,3 +131,29 @@ def test_stored_pairs_need_their_folders(tmp_path):
     config = root("train", "data=stored", f"out={tmp_path}")
     missing = OmegaConf.missing_keys(config)
     assert missing == {"data.folder", "data.validation_folder"}
+
+
+def test_anatomy_brings_its_simulator_and_needs_its_folder(tmp_path):
+    config = root("train", "data=anatomy", f"out={tmp_path}")
+    assert OmegaConf.missing_keys(config) == {"data.labels"}
+    assert "anatomy" in config.simulator.sources
+    chosen = root("train", "data=anatomy", "simulator=anatomy", "data.labels=maps", "out=run")
+    assert set(chosen.simulator.sources) == {"anatomy"}
+    assert not OmegaConf.missing_keys(chosen)
+
+
+@pytest.mark.parametrize("experiment", stems("experiment"))
+def test_every_experiment_takes_anatomy(experiment, tmp_path):
+    chosen = (f"experiment={experiment}", "data=anatomy", "data.labels=maps", f"out={tmp_path}")
+    config = root("train", *chosen)
+    assert config.data._target_.endswith("anatomy_pairs")
+    instantiate(config.simulator, _convert_="all")
+
+
+@pytest.mark.parametrize("name", stems("corruptions"))
+def test_corruptions_fit_into_a_simulator(name, tmp_path):
+    choice = f"corruptions@simulator.corruptions={name}"
+    config = root("simulate", "simulator=anatomy", choice, f"out={tmp_path}")
+    simulator = instantiate(config.simulator, _convert_="all")
+    assert all(hasattr(each, "apply") for each in simulator.corruptions.values())
+    assert bool(simulator.corruptions) == (name != "none")

@@ -29,7 +29,7 @@ BRAIN_PARTS = frozenset(
     | {"red nucleus", "substantia nigra", "dentate nucleus"}
 )
 #: What a brain extraction keeps where it lies between parts of the brain.
-_BETWEEN = frozenset(
+BETWEEN_PARTS = frozenset(
     {"extracerebral fluid", "cerebrospinal fluid", "artery", "nerve", "venous blood"}
 )
 _CLOSING = 8.0
@@ -128,20 +128,20 @@ def load_map(path: Path, table: tuple[tuple[int, str], ...]) -> HeadMap:
     InconsistentError
         If a label is not in the table, or there is no brain.
     """
-    labels, affine = _upright(path)
-    parts, index = _parts(labels, dict(table), path)
+    labels, affine = upright(path)
+    parts, index = parts_of(labels, dict(table), path)
     parts, corner = _head_alone(parts, index)
-    affine = affine @ _translation(corner)
+    affine = affine @ translation(corner)
     names = [name for name, number in index.items() if (parts == number).any()]
     brain = np.isin(parts, [index[name] for name in BRAIN_PARTS & index.keys()])
     if not brain.any():
         raise InconsistentError(path, "has no brain", "check the label table")
     edges = np.linalg.norm(affine[:3, :3], axis=0)
-    between = np.isin(parts, [index[name] for name in _BETWEEN & index.keys()])
-    brain = _closed(brain, between, edges)
+    between = np.isin(parts, [index[name] for name in BETWEEN_PARTS & index.keys()])
+    brain = closed(brain, between, edges)
     inside = np.argwhere(brain)
     low, high = inside.min(0), inside.max(0)
-    affine = _translation(-nib.affines.apply_affine(affine, (low + high) / 2)) @ affine
+    affine = translation(-nib.affines.apply_affine(affine, (low + high) / 2)) @ affine
     x, y, z = ((high - low + 1) * edges / 2).tolist()
     soft = _soft_tissue(parts, index, edges)
     return HeadMap(
@@ -150,7 +150,7 @@ def load_map(path: Path, table: tuple[tuple[int, str], ...]) -> HeadMap:
         affine=affine,
         corners=nib.affines.apply_affine(affine, [[_MARGIN] * 3, np.array(parts.shape) - _MARGIN]),
         radii=(x, y, z),
-        centroids=_centroids(parts, index, names, affine),
+        centroids=centroids_of(parts, index, names, affine),
     )
 
 
@@ -169,17 +169,24 @@ def sample(
     return sampled[0, 0]
 
 
-def _upright(path: Path) -> tuple[npt.NDArray[np.int64], Array]:
-    """Labels with their axes nearest to right, forward, up."""
+def upright(path: Path) -> tuple[npt.NDArray[np.int64], Array]:
+    """Labels with their axes nearest to right, forward, up; and the affine of these axes."""
     volume = read_volume(path)
     turn = nib.orientations.io_orientation(volume.affine)
     data = nib.orientations.apply_orientation(np.rint(volume.data).astype(np.int64), turn)
     return data, volume.affine @ nib.orientations.inv_ornt_aff(turn, volume.data.shape)
 
 
-def _parts(
+def parts_of(
     labels: npt.NDArray[np.int64], table: dict[int, str], path: Path
 ) -> tuple[Volume, dict[str, int]]:
+    """Give the number of the part in every voxel, and the numbers by name; air is 0.
+
+    Raises
+    ------
+    InconsistentError
+        If a label is not in the table.
+    """
     unknown = sorted(set(np.unique(labels).tolist()) - set(table))
     if unknown:
         listed = ", ".join(map(str, unknown))
@@ -211,9 +218,10 @@ def _head_alone(parts: Volume, index: dict[str, int]) -> tuple[Volume, npt.NDArr
     return np.pad(alone, padding, constant_values=index["air"]), low - [_MARGIN, _MARGIN, 0]
 
 
-def _closed(
+def closed(
     inside: npt.NDArray[np.bool_], between: npt.NDArray[np.bool_], edges: Array
 ) -> npt.NDArray[np.bool_]:
+    """Brain with the fluid between its folds, within 8 mm, and no holes."""
     grown = ndimage.distance_transform_edt(~inside, sampling=edges) <= _CLOSING
     shrunk = ndimage.distance_transform_edt(grown, sampling=edges) > _CLOSING
     return np.asarray(ndimage.binary_fill_holes((shrunk & between) | inside), dtype=bool)
@@ -255,9 +263,10 @@ def _share(inside: npt.NDArray[np.bool_]) -> Share:
     return Share(torch.from_numpy(smooth), (x, y, z))
 
 
-def _centroids(
+def centroids_of(
     parts: Volume, index: dict[str, int], names: list[str], affine: Array
 ) -> dict[tuple[str, int], tuple[float, float, float]]:
+    """Middle of every part in mm, and of its left and right halves, as `HeadMap` holds them."""
     found = {}
     for name in names:
         where = nib.affines.apply_affine(affine, np.argwhere(parts == index[name]))
@@ -269,7 +278,8 @@ def _centroids(
     return found
 
 
-def _translation(shift: npt.ArrayLike) -> Array:
+def translation(shift: npt.ArrayLike) -> Array:
+    """Affine that moves by ``shift``."""
     matrix = np.eye(4)
     matrix[:3, 3] = np.asarray(shift, dtype=np.float64)
     return matrix

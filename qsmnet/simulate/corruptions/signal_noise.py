@@ -1,0 +1,74 @@
+"""Noise as the signal has it: more where magnitude is low."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qsmnet.simulate.corruptions.corruption import Forward, check_share, with_field
+from qsmnet.simulate.phantom import Record
+from qsmnet.simulate.randomness import draw_seed, uniform, white_noise
+from qsmnet.simulate.scene import Scene
+
+_LABELS = 32
+# beyond this the field counts as unknown anyway
+_LARGEST = 20.0
+
+
+@dataclass(frozen=True)
+class SignalNoise:
+    r"""Noise over the magnitude, :math:`\sigma e^{\rho |\chi|} / m`, in place of :math:`\sigma`.
+
+    The phase noise of a voxel is that of the image over its magnitude. m is the signal of a tissue,
+    by label, and :math:`\rho |\chi|` what R2' takes of it by the echo time: 137 B0 / 3 T per second
+    and ppm (`qsmnet.simulate.head.tissues.relaxivity`), 2.7 per ppm at 3 T and 20 ms. A scan
+    without noise stays so.
+
+    Parameters
+    ----------
+    probability
+        Share of scans with such noise; the others have it the same in all tissue.
+    signal
+        Range of m; the brightest tissue has 1.
+    decay
+        Range of :math:`\rho` in 1/ppm.
+    """
+
+    probability: float = 0.5
+    signal: Sequence[float] = (0.5, 1.0)
+    decay: Sequence[float] = (1.0, 8.0)
+
+    def __post_init__(self) -> None:
+        check_share("probability", self.probability)
+        if not 0 < self.signal[0] <= self.signal[1] <= 1:
+            raise ValueError(f"signal must be two increasing shares, got {list(self.signal)}")
+        if not 0 <= self.decay[0] <= self.decay[1]:
+            raise ValueError(f"decay must be two increasing numbers, got {list(self.decay)}")
+
+    def draw(self, rng: np.random.Generator) -> Record | None:
+        """Draw signals by label, the decay, and a seed."""
+        if rng.random() >= self.probability:
+            return None
+        signal = rng.uniform(self.signal[0], self.signal[1], _LABELS).tolist()
+        return {"signal": signal, "decay": uniform(rng, self.decay), "seed": draw_seed(rng)}
+
+    def apply(self, record: Record, scene: Scene, forward: Forward) -> Scene:  # noqa: ARG002
+        """Add what is missing from the noise that is there, in quadrature."""
+        gain = _gain(record, scene)
+        missing = scene.noise * (gain.square() - 1).sqrt()
+        noise = white_noise(record["seed"], tuple(gain.shape), gain.device)
+        return replace(with_field(scene, missing * noise), noise=scene.noise * gain)
+
+
+def _gain(record: Record, scene: Scene) -> Float[Tensor, "x y z"]:
+    """Largest signal over the signal, from 1."""
+    signal = torch.tensor(record["signal"], device=scene.chi.device)
+    labels = scene.segmentation.long().clamp_max(_LABELS - 1)
+    # where nothing is labelled all tissue is one
+    bright = signal.max() / signal[labels]
+    decay = (record["decay"] * scene.chi.abs()).clamp_max(math.log(_LARGEST)).exp()
+    return torch.where(scene.mask, bright * decay, 1.0).clamp(1.0, _LARGEST)
