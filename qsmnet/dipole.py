@@ -34,6 +34,8 @@ Kernel = Literal["sampled", "prism"]
 _AXES = (-3, -2, -1)
 # the spectra of a voxel size are 6 half grids; in float32, 82 voxel sizes fit at 144^3, 7 at 320^3
 _CACHE_BYTES = 3 * 10**9
+# float64 arrays of this size, two at a time, stay in a core's cache
+_SLAB_VOXELS = 2**16
 #: The pairs (i, j) of the six components, in the order that they are stored.
 COMPONENTS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
@@ -123,10 +125,18 @@ class Dipole:
         with torch.autocast(volume.device.type, enabled=False):
             volume = volume.to(self.spectrum.dtype)
             transformed = torch.fft.rfftn(volume, s=self.padded_shape, dim=_AXES)
-            result: Tensor = torch.fft.irfftn(
-                transformed * spectrum, s=self.padded_shape, dim=_AXES
-            )
+            product = _times(transformed, spectrum)
+            result: Tensor = torch.fft.irfftn(product, s=self.padded_shape, dim=_AXES)
         return result[..., :x, :y, :z]
+
+
+def _times(transformed: Tensor, spectrum: Tensor) -> Tensor:
+    # in place where nothing forbids it: fresh memory costs more than the product
+    product = torch.broadcast_shapes(transformed.shape, spectrum.shape)  # type: ignore[no-untyped-call]
+    grows = product != transformed.shape
+    if grows or spectrum.requires_grad:
+        return transformed * spectrum
+    return transformed.mul_(spectrum)
 
 
 def check_padding(padding: float) -> None:
@@ -154,7 +164,7 @@ def dipole_spectrum(
         If ``kernel`` is unknown.
     """
     if kernel == "sampled":
-        return _sampled(shape, geometry, shape[2] // 2 + 1).to(dtype)
+        return _sampled(shape, geometry, shape[2] // 2 + 1, dtype)
     if kernel == "prism":
         if _bytes_of_components(shape, dtype) > _CACHE_BYTES:
             return _prism_spectrum_of_one(shape, geometry, dtype)
@@ -182,24 +192,33 @@ def full_spectrum(half: Float[Tensor, "kx ky kh"], size: int) -> Float[Tensor, "
     return torch.cat([half, mirrored.roll((1, 1), (0, 1))], dim=2)
 
 
-def _sampled(shape: Shape, geometry: Geometry, planes: int) -> Tensor:
-    # of the last axis the first planes; in place, for TKD would spend more time here than in FFTs
-    along: Tensor | float = 0.0
-    square: Tensor | float = 0.0
-    nyquist = []
+def _sampled(
+    shape: Shape, geometry: Geometry, planes: int, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    # of the last axis the first planes; by slabs along x that stay in the cache, and in place, for
+    # else TKD would spend as long here as in its FFTs
+    along, square, nyquist = [], [], []
     for axis, (n, d, b) in enumerate(zip(shape, geometry.voxel_size, geometry.b0_dir, strict=True)):
         frequency = torch.fft.fftfreq(n, d, dtype=torch.float64)[: planes if axis == 2 else n]
         view = [-1 if other == axis else 1 for other in range(3)]
-        square = square + (frequency**2).reshape(view)
-        along = along + b * _without_nyquist(frequency, n).reshape(view)
-        if n % 2 == 0:
-            nyquist.append((axis, n // 2, (b * float(frequency[n // 2])) ** 2))
-    kernel = torch.as_tensor(along).square_()
-    for axis, plane, even_part in nyquist:
-        kernel.select(axis, plane).add_(even_part)
-    square = torch.as_tensor(square)
-    square[0, 0, 0] = 1.0
-    kernel.div_(square).neg_().add_(1.0 / 3.0)
+        square.append((frequency**2).reshape(view))
+        along.append(b * _without_nyquist(frequency, n).reshape(view))
+        # what the odd part lacks at the Nyquist plane, squared
+        lost = torch.zeros_like(frequency)
+        if n % 2 == 0 and n // 2 < len(lost):
+            lost[n // 2] = (b * float(frequency[n // 2])) ** 2
+        nyquist.append(lost.reshape(view))
+    kernel = torch.empty((*shape[:2], planes), dtype=dtype)
+    count = max(1, _SLAB_VOXELS // (shape[1] * planes))
+    for start in range(0, shape[0], count):
+        x = slice(start, start + count)
+        slab = (along[0][x] + along[1] + along[2]).square_()
+        for axis, lost in enumerate(nyquist):
+            slab += lost[x] if axis == 0 else lost
+        square_slab = square[0][x] + square[1] + square[2]
+        if start == 0:
+            square_slab[0, 0, 0] = 1.0
+        kernel[x] = slab.div_(square_slab).neg_().add_(1.0 / 3.0)
     kernel[0, 0, 0] = 0.0
     return kernel
 

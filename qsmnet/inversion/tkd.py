@@ -3,7 +3,6 @@ r"""Truncated k-space division."""
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -77,7 +76,6 @@ def truncated_inverse(
     spectrum: Float[Tensor, "*batch kx ky kz"], threshold: float
 ) -> Float[Tensor, "*batch kx ky kz"]:
     """``1 / D_t``, sign-safe, 0 at k = 0."""
-    sign = torch.where(spectrum < 0, -1.0, 1.0).to(spectrum.dtype)
-    inverse = 1.0 / torch.where(spectrum.abs() > threshold, spectrum, sign * threshold)
+    inverse = spectrum.abs().clamp_min_(threshold).copysign_(spectrum).reciprocal_()
     inverse[..., 0, 0, 0] = 0.0
     return inverse
