@@ -82,18 +82,14 @@ def _sidecar(scene: Scene, known_on: str) -> dict[str, object]:
 def affine_of(geometry: Geometry, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """Return a 4x4 affine whose world z is B0 and whose origin is the grid's middle.
 
-    Any rotation about B0 would do; the one chosen turns B0 onto z the shortest way.
+    Any rotation about B0 would do; the one chosen turns B0 onto z the shortest way, after half a
+    turn about x where it points down: next to -z the shortest way is any, and rounding would choose.
     """
     b0 = np.array(geometry.b0_dir)
-    cross = np.cross(b0, [0.0, 0.0, 1.0])
-    cosine = b0[2]
-    if cosine < -1 + 1e-9:
-        rotation = np.diag([1.0, -1.0, -1.0])
-    else:
-        skew = np.array(
-            [[0, -cross[2], cross[1]], [cross[2], 0, -cross[0]], [-cross[1], cross[0], 0]]
-        )
-        rotation = np.eye(3) + skew + skew @ skew / (1 + cosine)
+    half_turn = np.diag([1.0, -1.0, -1.0]) if b0[2] < 0 else np.eye(3)
+    cross = np.cross(half_turn @ b0, [0.0, 0.0, 1.0])
+    skew = np.array([[0, -cross[2], cross[1]], [cross[2], 0, -cross[0]], [-cross[1], cross[0], 0]])
+    rotation = (np.eye(3) + skew + skew @ skew / (1 + abs(b0[2]))) @ half_turn
     affine = np.eye(4)
     affine[:3, :3] = rotation @ np.diag(geometry.voxel_size)
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)

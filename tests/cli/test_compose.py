@@ -152,7 +152,7 @@ def test_refusals(name, overrides, words):
         "torch.load",
         "builtins.eval",
         "qsmnet.io.files.os.system",
-        "qsmnet.inversion.tkd.torch.load",
+        "qsmnet.dipole.torch.load",
         "qsmnetx.evil",
     ],
 )

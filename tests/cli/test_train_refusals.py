@@ -43,7 +43,8 @@ def finished(tmp_path_factory):
 
 def test_scans_are_not_for_training(tmp_path, capsys):
     assert train("experiment=smoke", "simulator=head", f"out={tmp_path / 'run'}") == 2
-    assert "use one of brain, fields, mixture, primitives" in one_error(capsys)
+    error = one_error(capsys)
+    assert "use one of anatomy, anatomy_mixture, brain, fields, mixture, primitives" in error
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
