@@ -82,8 +82,8 @@ def _sidecar(scene: Scene, known_on: str) -> dict[str, object]:
 def affine_of(geometry: Geometry, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """Return a 4x4 affine whose world z is B0 and whose origin is the grid's middle.
 
-    Any rotation about B0 would do; the one chosen turns B0 onto z the shortest way, after half a
-    turn about x where it points down: next to -z the shortest way is any, and rounding would choose.
+    Any rotation about B0 would do; the one chosen turns B0 onto z the shortest way, where it points
+    down after half a turn about x: next to -z the shortest way is any, and rounding would choose.
     """
     b0 = np.array(geometry.b0_dir)
     half_turn = np.diag([1.0, -1.0, -1.0]) if b0[2] < 0 else np.eye(3)
