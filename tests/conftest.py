@@ -8,8 +8,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from qsmnet.geometry import Geometry
+
+# what a property costs says nothing of it: a machine may be slow, or busy
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 #: Size of a tiny volume: odd, even, prime, no two alike, so that swapped axes show.
 SHAPE = (8, 9, 11)
