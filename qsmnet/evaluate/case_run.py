@@ -10,7 +10,7 @@ from qsmnet.evaluate.case_inputs import Case
 from qsmnet.evaluate.case_scores import score_case
 from qsmnet.evaluate.case_study import KEY, CaseStudy
 from qsmnet.evaluate.cost import Measured, measure
-from qsmnet.evaluate.ledger import cells, source_commit
+from qsmnet.evaluate.ledger import cells, check_known, source_commit
 from qsmnet.evaluate.stage_study import Task
 from qsmnet.evaluate.stages import Scores
 from qsmnet.evaluate.subjects import Subject
@@ -174,8 +174,4 @@ def _check_names(study: CaseStudy, wanted: Wanted) -> None:
         "--methods": (wanted.methods, sorted(methods)),
         "--heads": (wanted.heads, study.splits.get(wanted.split, ())),
     }
-    for option, (given, valid) in known.items():
-        unknown = [str(each) for each in given or () if each not in valid]
-        if unknown:
-            fix = f"there are: {', '.join(map(str, valid))}"
-            raise UsageError(option, f"{', '.join(unknown)} is not known", fix)
+    check_known(known)

@@ -4,10 +4,11 @@ import csv
 import io
 import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qsmnet.errors import UsageError
 from qsmnet.evaluate.cost import Measured
 
 
@@ -86,3 +87,18 @@ def source_commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return found.stdout.strip()
+
+
+def check_known(options: Mapping[str, tuple[Collection[Any] | None, Collection[Any]]]) -> None:
+    """Refuse values of options that a study does not have; ``options`` holds given and valid.
+
+    Raises
+    ------
+    UsageError
+        With the valid ones.
+    """
+    for option, (given, valid) in options.items():
+        unknown = [str(each) for each in given or () if each not in valid]
+        if unknown:
+            fix = f"there are: {', '.join(map(str, valid))}"
+            raise UsageError(option, f"{', '.join(unknown)} is not known", fix)

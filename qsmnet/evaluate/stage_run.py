@@ -6,7 +6,7 @@ from typing import Any
 from qsmnet.errors import UsageError
 from qsmnet.evaluate.cost import Measured, measure
 from qsmnet.evaluate.heads import Scene
-from qsmnet.evaluate.ledger import cells, source_commit
+from qsmnet.evaluate.ledger import cells, check_known, source_commit
 from qsmnet.evaluate.stage_study import ALONE, KEY, TABLES, TRUTH, StageStudy, Task, Wanted, named
 from qsmnet.evaluate.stages import (
     Scores,
@@ -129,11 +129,7 @@ def _check_names(study: StageStudy, wanted: Wanted) -> None:
         "--methods": (wanted.methods, sorted(methods)),
         "--heads": (wanted.heads, study.splits.get(wanted.split, ())),
     }
-    for option, (given, valid) in known.items():
-        unknown = [str(each) for each in given or () if each not in valid]
-        if unknown:
-            fix = f"there are: {', '.join(map(str, valid))}"
-            raise UsageError(option, f"{', '.join(unknown)} is not known", fix)
+    check_known(known)
 
 
 def _check_chosen(study: StageStudy, tasks: Sequence[Task]) -> None:

@@ -16,8 +16,8 @@ class SmallUNet(nn.Module):
     """3x3x3 convolutions at a few levels; a correction that is zero before training.
 
     Leaky ReLU of slope 0.1, no normalisation (so that whole volumes behave as patches), 2x2x2
-    convolutions on the way down, nearest neighbours on the way up, skips by addition (concatenation
-    took a third of the time). With one level it is a plain residual network.
+    convolutions on the way down, nearest neighbours on the way up, skips by addition, which is
+    cheaper than concatenation. With one level it is a plain residual network.
 
     Parameters
     ----------
