@@ -1,5 +1,6 @@
 """Losses of networks that iterate: every estimate is judged, and the last steps by another loss."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ class Deep:
     Lee et al. 2015 (arXiv:1409.5185). An early iteration so learns by itself, and the late ones
     count most. A network without an ``estimates`` method has its result alone.
 
+    With ``log_offset`` o the loss is :math:`\log(o + L)`, so that a step counts by the percentage
+    by which its error falls: fields that are noisy or wrong have ten times the error of good ones,
+    and with batches of one item would rule the descent.
+
     Parameters
     ----------
     loss
@@ -28,20 +33,25 @@ class Deep:
         w of the estimate before the result.
     decay
         gamma: what the one before counts of that.
+    log_offset
+        o, below which an error is small enough; None for the plain sum.
 
     Raises
     ------
     ValueError
-        If one of the two is not from 0 to 1.
+        If weight or decay is not from 0 to 1, or the offset not above 0.
     """
 
     loss: Loss
     weight: float = 0.3
     decay: float = 0.5
+    log_offset: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("weight", "decay"):
             _check_share(name, getattr(self, name))
+        if self.log_offset is not None and not 0 < float(self.log_offset) < math.inf:
+            raise ValueError(f"log_offset must be a number above 0, got {self.log_offset}")
 
     def predict(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return all estimates along a first axis, the result last, zero outside the mask."""
@@ -59,6 +69,8 @@ class Deep:
         earlier = [self.loss(estimate, batch)[0] for estimate in prediction[:-1]]
         for distance, each in enumerate(reversed(earlier)):
             total = total + self.weight * self.decay**distance * each
+        if self.log_offset is not None:
+            total = torch.log(self.log_offset + total)
         return total, {**terms, **({"first": earlier[0]} if earlier else {})}
 
 

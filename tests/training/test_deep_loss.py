@@ -1,5 +1,6 @@
 """Deep supervision, and one loss after another."""
 
+import math
 from functools import partial
 
 import pytest
@@ -31,6 +32,22 @@ def test_estimates_count_half_as_much_each_step_back(batch):
     assert float(total) == pytest.approx(sum(w * p for w, p in zip(weights, parts, strict=True)))
     assert float(terms["first"]) == pytest.approx(parts[0])
     assert float(terms["l1"]) == pytest.approx(float(loss(prediction[-1], batch)[1]["l1"]))
+
+
+def test_with_an_offset_a_step_counts_by_the_percentage_of_its_error(batch):
+    prediction = guesses(batch, 2).requires_grad_()
+    plain, equal = Deep(Loss()), Deep(Loss(), log_offset=0.05)
+    value, logarithm = plain(prediction, batch)[0], equal(prediction, batch)[0]
+    assert logarithm.item() == pytest.approx(math.log(0.05 + value.item()))
+    (descent,) = torch.autograd.grad(value, prediction)
+    (scaled,) = torch.autograd.grad(logarithm, prediction)
+    torch.testing.assert_close(scaled, descent / (0.05 + value.detach()))
+
+
+@pytest.mark.parametrize("offset", [0.0, -1.0, float("nan"), float("inf")])
+def test_offset_is_above_0(offset):
+    with pytest.raises(ValueError, match="log_offset must be a number above 0"):
+        Deep(Loss(), log_offset=offset)
 
 
 def test_all_estimates_of_a_network_are_judged(batch):
