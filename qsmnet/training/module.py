@@ -1,6 +1,7 @@
 """The training step around any network of `qsmnet.networks`."""
 
 import math
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -62,6 +63,12 @@ class InversionModule(L.LightningModule):
         self.steps, self.warmup, self.seed = steps, warmup, seed
         self.schedule: Schedule = schedule
         self.average = MovingAverage(network, ema_decay)
+        self._earlier, self._began = 0.0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run, with that before it was resumed."""
+        return self._earlier + time.monotonic() - self._began
 
     def forward(self, batch: Batch) -> Tensor:
         """Predicted susceptibility, zero outside the mask."""
@@ -98,6 +105,10 @@ class InversionModule(L.LightningModule):
         self.log("train/loss", total.detach(), batch_size=size, prog_bar=True)
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, batch_size=size)
         return total
+
+    def on_train_start(self) -> None:
+        """Start the clock."""
+        self._began = time.monotonic()
 
     def on_train_batch_start(self, *_: object) -> None:
         """Let logs name the same steps in a resumed run: Lightning's own count goes one too far."""
@@ -150,13 +161,15 @@ class InversionModule(L.LightningModule):
         return 0.01 + 0.99 * 0.5 * (1.0 + float(torch.cos(progress)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the averaged weights and the CPU's random state, as plain data."""
+        """Add the averaged weights, the CPU's random state and the time spent, as plain data."""
+        checkpoint["seconds"] = self.seconds
         checkpoint["average"] = self.average.state()
         checkpoint["random_state"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what `on_save_checkpoint` added."""
         average = checkpoint["average"]
+        self._earlier = float(checkpoint.get("seconds", 0.0))
         self.average.load(int(average["steps"]), average["weights"])
         torch.set_rng_state(checkpoint["random_state"])
 

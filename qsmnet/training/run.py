@@ -111,6 +111,7 @@ class Run:
             **self.card,
             "qsmnet": qsmnet.__version__,
             "steps": trainer.global_step,
+            "hours": round(module.seconds / 3600, 4),
             "validation": {k: round(float(v), 4) for k, v in scores if k.startswith("val/")},
         }
         if not trainer.is_global_zero:
