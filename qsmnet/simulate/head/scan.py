@@ -22,7 +22,8 @@ class HeadScan:
     magnitude
         ``(echo, x, y, z)``, with noise.
     chi
-        In ppm relative to water: the mean over each voxel, air and bone too.
+        In ppm relative to water. In ``mask`` the mean over each voxel of what makes
+        ``local_field``, of the brain alone; elsewhere of all, air and bone too.
     mask
         The brain, its fluid included.
     segmentation

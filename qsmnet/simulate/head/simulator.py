@@ -186,7 +186,7 @@ class HeadSimulator:
         drawn = self.paint(record)
         # bone at the rim would be a strong source where a scan has hardly any signal
         mask = box_average(drawn.brain, factor) > _WHOLE
-        total, local = self._fields(drawn, mask, record["chi"]["air"])
+        total, local, sources = self._fields(drawn, mask, record["chi"]["air"])
         chi = self._in_view(drawn.chi)
         shim = fit_shim(box_average(total, factor), mask, self.protocol.grid)
         for rows, piece in slabs(fine):
@@ -197,7 +197,7 @@ class HeadSimulator:
         clean = acquire(source, fine, self.protocol, record["phase_offset"], factor)
         weight = box_average(drawn.amplitude, factor).clamp_min(1e-9)
         truth = Truth(
-            chi=box_average(chi, factor),
+            chi=torch.where(mask, sources, box_average(chi, factor)),
             mask=mask,
             segmentation=drawn.segmentation[::factor, ::factor, ::factor].contiguous(),
             total_field=box_average(total, factor),
@@ -246,8 +246,13 @@ class HeadSimulator:
         canvas = self._canvas(record, coarse_grid(self.protocol.grid), palette)
         return place_lesions(rng, self.wanted_lesions, canvas)
 
-    def _fields(self, drawn: Drawn, mask: Tensor, air: float) -> tuple[Tensor, Tensor]:
-        """Total field on the scan's fine grid and local field on its own, in ppm; one kernel."""
+    def _fields(self, drawn: Drawn, mask: Tensor, air: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Total field on the scan's fine grid; local field on its own, and what makes it, in ppm.
+
+        One kernel for both fields. What makes the local field is the brain's part of every voxel of
+        the mask: a tenth of bone, or of air, would be the strongest source of the surface, and no
+        local field has it.
+        """
         geometry = replace(self.protocol.geometry, voxel_size=self._fine_voxel)
         dipole = LargeDipole(drawn.chi.shape, geometry, self.padding)
         first = self._below * self.factor
@@ -256,8 +261,10 @@ class HeadSimulator:
         inside = torch.zeros_like(drawn.chi)
         self._in_view(inside).copy_(interpolate(mask.float(), self.factor))
         self._in_view(inside).mul_(drawn.brain > _WHOLE)
-        local = dipole.forward(inside.mul_(drawn.chi), first)
-        return total, box_average(local, self.factor)
+        inside.mul_(drawn.chi)
+        sources = box_average(self._in_view(inside), self.factor)
+        local = dipole.forward(inside, first)
+        return total, box_average(local, self.factor), sources
 
     @property
     def _below(self) -> int:

@@ -201,14 +201,15 @@ def test_total_field_is_shimmed(clean):
 
 
 def test_local_field_is_that_of_the_brain(clean):
-    inside = eroded(clean.mask)
     made = local_fields(clean.chi[None], clean.mask[None], [clean.geometry])[0]
     dipole = Dipole(clean.chi.shape, clean.geometry, "sampled", 2.0)
     sampled = dipole.forward(clean.chi * clean.mask)
-    spread = float(clean.local_field[inside].std())
-    for each in (made, sampled):
-        rest = (clean.local_field - each)[inside]
-        assert float(rest.std()) < 0.25 * spread
+    # at the surface too, where bone or air in a voxel would make another field
+    for inside in (clean.mask, eroded(clean.mask), clean.mask & ~eroded(clean.mask)):
+        spread = float(clean.local_field[inside].std())
+        for each in (made, sampled):
+            rest = (clean.local_field - each)[inside]
+            assert float(rest.std()) < 0.15 * spread
 
 
 def test_lesions_are_where_they_were_asked_for(scan, record):
