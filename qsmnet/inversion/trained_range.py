@@ -4,7 +4,8 @@ A card claims what the settings of its simulation tell. A key that it lacks is n
 lies outside of it. Not among them:
 
 - the ratio of noise to field, although a network that is homogeneous of degree 1 sees nothing else
-  of the noise: the settings bound the noise, but not the field of the phantoms that are drawn;
+  of the noise, and the size of the field, which matters to `qsmnet.networks.kqsm_he2022` alone: the
+  settings bound the noise, but not the field of the phantoms that are drawn;
 - a least size of the grid: every network pads what it is given to what it needs.
 """
 
