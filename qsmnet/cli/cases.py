@@ -26,7 +26,7 @@ def run(folder: Path, description: str, argv: Sequence[str] | None = None) -> No
     def make_rows(study: CaseStudy, say: Say) -> None:
         run_cases(replace(study, device=args.device), Wanted(**chosen(args)), say)
 
-    run_study(args, CaseStudy, make_rows, _summarise)
+    run_study(args, CaseStudy.from_config, make_rows, _summarise)
 
 
 def _summarise(study: CaseStudy, split: str) -> None:

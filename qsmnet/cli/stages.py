@@ -23,4 +23,4 @@ def run(folder: Path, description: str, argv: Sequence[str] | None = None) -> No
     def make_rows(study: StageStudy, say: Say) -> None:
         run_stages(study, Wanted(**chosen(args)), say)
 
-    run_study(args, StageStudy, make_rows, summarise_stages)
+    run_study(args, StageStudy.from_config, make_rows, summarise_stages)

@@ -1,41 +1,20 @@
 """What the command lines of studies share: options, and the way from a config to tables."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import yaml
 
 from qsmnet.cli.study_tools import tools
 from qsmnet.errors import QsmnetError
-from qsmnet.evaluate.tools import Tools
+from qsmnet.evaluate.case_study import CaseStudy
+from qsmnet.evaluate.stage_study import StageStudy
 
 Say = Callable[[str], None]
-
-
-class Study(Protocol):
-    """A question with heads, methods and a folder for its answers."""
-
-    @classmethod
-    def from_config(
-        cls,
-        config: Mapping[str, Any],
-        tools: Tools,
-        folder: Path,
-        labels: Path | None = None,
-        cache: Path | None = None,
-    ) -> Self:
-        """Study of a ``config.yaml``."""
-        ...
-
-    def smoke(self) -> Self:
-        """Shrink it: does it run."""
-        ...
-
-
-_S = TypeVar("_S", bound=Study)
+_S = TypeVar("_S", CaseStudy, StageStudy)
 
 
 def study_parser(folder: Path, description: str, names: Sequence[str]) -> argparse.ArgumentParser:
@@ -63,7 +42,7 @@ def chosen(args: argparse.Namespace) -> dict[str, Any]:
 
 def run_study(
     args: argparse.Namespace,
-    kind: type[_S],
+    from_config: Callable[..., _S],
     run: Callable[[_S, Say], None],
     summarise: Callable[[_S, str], None],
 ) -> None:
@@ -77,7 +56,7 @@ def run_study(
     try:
         torch.set_num_threads(args.threads)
         config = yaml.safe_load((args.folder / "config.yaml").read_text(encoding="utf-8"))
-        study = kind.from_config(config, tools(), args.out, args.labels, args.cache)
+        study = from_config(config, tools(), args.out, args.labels, args.cache)
         study = study.smoke() if args.smoke else study
         if not args.summary_only:
             run(study, lambda line: print(line, flush=True))
