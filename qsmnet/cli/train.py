@@ -5,6 +5,7 @@ import math
 import platform
 import subprocess
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -279,20 +280,29 @@ def _card(settings: dict[Any, Any]) -> dict[str, Any]:
 
 def _range(data: dict[str, Any]) -> dict[str, Any]:
     """Return what simulated pairs cover; no setting tells a bound of their susceptibility."""
+    from qsmnet.inversion.trained_range import in_plane_ratio, slice_ratios
+
     acquisition = build("simulator.acquisition", data["training"]["acquisition"])
-    edges = [edge for size in acquisition.sizes(data["seed"]) for edge in size]
+    sizes = acquisition.sizes(data["seed"])
+    if data.get("turns") and _are_cubes(data):
+        sizes = [turned for size in sizes for turned in permutations(size)]
+    edges = [edge for size in sizes for edge in size]
+    ratios = [ratio for size in sizes for ratio in slice_ratios(size)]
     return {
         "voxel_size_mm": [min(edges), max(edges)],
-        "tilt_degrees": _largest_tilt(acquisition),
+        "slice_ratio": [round(min(ratios), 4), round(max(ratios), 4)],
+        "in_plane_ratio": round(max(map(in_plane_ratio, sizes)), 4),
+        "tilt_degrees": acquisition.largest_tilt,
         "noise_ppm": _noise_range(acquisition),
     }
 
 
-def _largest_tilt(acquisition: "Acquisition") -> float:
-    if acquisition.b0_dir is not None:
-        cosine = abs(acquisition.b0_dir[2]) / math.hypot(*acquisition.b0_dir)
-        return round(math.degrees(math.acos(min(1.0, cosine))), 2)
-    return 0.0 if acquisition.axial >= 1 else acquisition.tilt
+def _are_cubes(data: dict[str, Any]) -> bool:
+    """Whether every item is one, so that `qsmnet.training.augment.turned` turns it any way."""
+    simulator = data["training"]
+    drawn = None if simulator.get("same_extent") else simulator["shape"]
+    shape = data.get("crop") or drawn
+    return data.get("field_of_view") is None and shape is not None and len(set(shape)) == 1
 
 
 def _noise_range(acquisition: "Acquisition") -> list[float]:

@@ -18,31 +18,10 @@ from qsmnet.evaluate.case_changes import (
     with_ball,
 )
 from qsmnet.evaluate.subjects import Subject
-from qsmnet.volumes import LocalField, Scan, Susceptibility
+from qsmnet.evaluate.tools import Tools
+from qsmnet.volumes import LocalField, Susceptibility
 
 Restore = Callable[[Susceptibility], Susceptibility]
-
-
-@dataclass(frozen=True)
-class Tools:
-    """How methods are found and built.
-
-    Parameters
-    ----------
-    available
-        Names in a config group.
-    build
-        A method of a group, by name and overrides.
-    make
-        What a mapping with ``_target_`` describes; None if that is not there.
-    front
-        From a scan to a local field by all stages of a preset before the inversion.
-    """
-
-    available: Callable[[str], Sequence[str]]
-    build: Callable[[str, str, Sequence[str]], Any]
-    make: Callable[[Mapping[str, Any]], Any]
-    front: Callable[[str], Callable[[Scan], LocalField]]
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qsmnet.evaluate.case_inputs import Input, Tools
+from qsmnet.evaluate.case_inputs import Input
 from qsmnet.evaluate.case_scores import COLUMNS
 from qsmnet.evaluate.heads import TINY, Condition, Heads, Scene
 from qsmnet.evaluate.ledger import Ledger
 from qsmnet.evaluate.stage_study import Group, Task
 from qsmnet.evaluate.subjects import Subject
+from qsmnet.evaluate.tools import Tools
 from qsmnet.inversion.learned import LearnedInverter
 from qsmnet.simulate.simulator import Simulator
 

@@ -79,22 +79,22 @@ def _run_task(study: StageStudy, task: Task, scene: Scene) -> tuple[Measured[Any
 
 def _unwrap(study: StageStudy, task: Task, scene: Scene) -> Callable[[], Any]:
     stages = study.groups[task.table].mappings.get(task.method, {"unwrap": task.method})
-    built = {group: study.toolbox.build(group, *named(each)) for group, each in stages.items()}
+    built = {group: study.tools.build(group, *named(each)) for group, each in stages.items()}
     if task.overrides:
-        built["unwrap"] = study.toolbox.build("unwrap", task.method, task.overrides)
+        built["unwrap"] = study.tools.build("unwrap", task.method, task.overrides)
     scan, mask = scene.head.as_scan(), scene.head.mask
     run = map_echoes_alone if task.parameter == ALONE else map_field
     return lambda: run(scan, mask, **built)
 
 
 def _background(study: StageStudy, task: Task, scene: Scene) -> Callable[[], Any]:
-    method = study.toolbox.build("background", task.method, task.overrides)
+    method = study.tools.build("background", task.method, task.overrides)
     total = scene.total_field()
     return lambda: method(total)
 
 
 def _invert(study: StageStudy, task: Task, scene: Scene) -> Callable[[], Any]:
-    method = study.toolbox.build("inverter", task.method, task.overrides)
+    method = study.tools.build("inverter", task.method, task.overrides)
     if method.takes != "local_field":
         raise UsageError(task.method, f"takes {method.takes}", "name it in a pipeline, or skip it")
     local = scene.local_field()
@@ -103,7 +103,7 @@ def _invert(study: StageStudy, task: Task, scene: Scene) -> Callable[[], Any]:
 
 def _reconstruct(study: StageStudy, task: Task, scene: Scene) -> Callable[[], Any]:
     stages = study.pipelines[task.method]
-    run = study.toolbox.pipeline(stages)
+    run = study.tools.pipeline(stages)
     mask = scene.head.mask if stages["mask"] == TRUTH else None
     scan = scene.head.as_scan()
     return lambda: run(scan, mask)

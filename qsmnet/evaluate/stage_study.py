@@ -1,6 +1,6 @@
 """Every stage of the classical pipeline on simulated heads, one row a method and head."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from qsmnet.evaluate.heads import TINY, Condition, Heads
 from qsmnet.evaluate.ledger import Ledger
 from qsmnet.evaluate.metrics import SCORES
+from qsmnet.evaluate.tools import Tools
 
 #: The tables, in the order of the pipeline; all but the last are config groups.
 TABLES = ("unwrap", "background", "inverter", "pipeline")
@@ -20,25 +21,6 @@ TRUTH = "truth"
 KEY = ("table", "head", "condition", "method", "parameter")
 _OWN = ("wrong", "wrong_near_air", "nrmse_near_air", "nrmse_inner", "slope", "kept")
 _COLUMNS = (*KEY, "split", "seconds", "peak_memory_mib", "error", *SCORES, *_OWN, "commit")
-
-
-@dataclass(frozen=True)
-class Toolbox:
-    """How methods are found and built.
-
-    Parameters
-    ----------
-    available
-        Names in a config group.
-    build
-        A method of a group, by name and overrides.
-    pipeline
-        Scan and mask (None finds it) to chi, from a pipeline's entry in ``config.yaml``.
-    """
-
-    available: Callable[[str], Sequence[str]]
-    build: Callable[[str, str, Sequence[str]], Any]
-    pipeline: Callable[[Mapping[str, Any]], Callable[..., Any]]
 
 
 @dataclass(frozen=True)
@@ -130,7 +112,7 @@ class StageStudy:
         `Scene`'s near_air, margin and erosion.
     heads
         Where heads come from.
-    toolbox
+    tools
         Where methods come from.
     folder
         ``results.csv``, ``table.md``.
@@ -142,14 +124,14 @@ class StageStudy:
     pipelines: Mapping[str, Mapping[str, Any]]
     scene: Mapping[str, Any]
     heads: Heads
-    toolbox: Toolbox
+    tools: Tools
     folder: Path
 
     @classmethod
     def from_config(
         cls,
         config: Mapping[str, Any],
-        toolbox: Toolbox,
+        tools: Tools,
         folder: Path,
         labels: Path | None = None,
         cache: Path | None = None,
@@ -157,8 +139,8 @@ class StageStudy:
         """Study of a ``config.yaml``; heads of the label maps in ``labels``, kept in ``cache``."""
         conditions = {n: Condition(n, **each) for n, each in config["conditions"].items()}
         names = {each.protocol for each in conditions.values()}
-        protocols = {name: toolbox.build("protocol", name, ()) for name in names}
-        simulator = toolbox.build("simulator", "head", ())
+        protocols = {name: tools.build("protocol", name, ()) for name in names}
+        simulator = tools.build("simulator", "head", ())
         return cls(
             conditions=conditions,
             splits=config["heads"],
@@ -166,7 +148,7 @@ class StageStudy:
             pipelines=config["pipeline"],
             scene=config["scene"],
             heads=Heads(simulator, protocols, config["seed"], labels, cache),
-            toolbox=toolbox,
+            tools=tools,
             folder=folder,
         )
 
@@ -203,7 +185,7 @@ class StageStudy:
 
     def _all_tasks(self) -> Iterator[Task]:
         for table, group in self.groups.items():
-            for method in self.toolbox.available(table):
+            for method in self.tools.available(table):
                 if method not in group.skip:
                     yield from group.tasks(table, method)
         for table, combined in {
@@ -217,7 +199,7 @@ class StageStudy:
     def _has(self, stages: Mapping[str, Any]) -> bool:
         """Whether every method of a combination is there."""
         return all(
-            named(stage)[0] in (*self.toolbox.available(group), TRUTH)
+            named(stage)[0] in (*self.tools.available(group), TRUTH)
             for group, stage in stages.items()
         )
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from qsmnet.dipole import Kernel
 from qsmnet.frame import Frame
 from qsmnet.geometry import Geometry
 from qsmnet.inversion.inverter import Input
+from qsmnet.inversion.trained_range import training_range_flags, typical_noise
 from qsmnet.volumes import LocalField, Susceptibility, quiet_support
 from qsmnet.weights.store import Card, load_weights
 
@@ -68,7 +69,9 @@ class LearnedInverter:
         back = [order.index(axis) for axis in range(3)]
         maps = torch.stack([item.permute(back) for item in items])
         chi = maps.reshape(shape).to(local.field) * local.mask
-        return Susceptibility(chi, local.mask, flags=training_range_flags(card, geometry))
+        takes_noise = getattr(network, "takes_noise", True)
+        flags = training_range_flags(card, geometry, typical_noise(local), takes_noise)
+        return Susceptibility(chi, local.mask, flags=flags)
 
 
 def axes_with_b0_last(geometry: Geometry) -> tuple[int, int, int]:
@@ -82,22 +85,6 @@ def permuted(geometry: Geometry, order: tuple[int, int, int]) -> Geometry:
     x, y, z = order
     size, b0 = geometry.voxel_size, geometry.b0_dir
     return Geometry((size[x], size[y], size[z]), (b0[x], b0[y], b0[z]))
-
-
-def training_range_flags(card: Card, geometry: Geometry) -> tuple[str, ...]:
-    """Warnings where a scan lies outside what the card says the weights were trained for."""
-    trained: dict[str, Any] = card.get("trained_for", {})
-    flags = []
-    low, high = trained.get("voxel_size_mm", (0.0, float("inf")))
-    if min(geometry.voxel_size) < low * 0.99 or max(geometry.voxel_size) > high * 1.01:
-        flags.append(
-            f"voxel size {geometry.voxel_size} mm is outside the {low} to {high} mm of the training"
-        )
-    tilt = _tilt_from_third_axis(geometry)
-    if tilt > trained.get("tilt_degrees", 180.0) + 0.5:
-        largest = trained["tilt_degrees"]
-        flags.append(f"B0 lies {tilt:.0f} degrees from the third axis; trained up to {largest:.0f}")
-    return tuple(flags)
 
 
 @lru_cache(maxsize=4)
@@ -139,8 +126,3 @@ def _noise(local: LocalField) -> Tensor:
     if isinstance(local.noise, Tensor):
         return local.noise
     return torch.full_like(local.field, float(local.noise or 0.0))
-
-
-def _tilt_from_third_axis(geometry: Geometry) -> float:
-    cosine = torch.tensor(min(1.0, abs(geometry.b0_dir[2])))
-    return float(torch.rad2deg(torch.acos(cosine)))

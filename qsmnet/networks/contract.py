@@ -15,7 +15,8 @@ class Network(Protocol):
     A network that inverts by D itself has an attribute ``kernel``, `qsmnet.dipole.Kernel`, that
     `qsmnet.inversion.learned.LearnedInverter` sets. With an attribute ``field_of_view`` it is given
     the object's bounding box padded to that many times its size, `qsmnet.frame.Frame`, instead of
-    the grid that the scan came on.
+    the grid that the scan came on. An attribute ``takes_noise`` that is False says that it does not
+    look at the noise.
     """
 
     def forward(

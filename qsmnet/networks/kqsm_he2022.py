@@ -40,6 +40,7 @@ class KQSMHe2022(nn.Module):
         Of whole feature maps, in each block.
     """
 
+    takes_noise: ClassVar[bool] = False
     summary: ClassVar[Summary] = Summary(
         cost="1 complex FFT pair, and the convolutions",
         use="To compare with the paper; train it first.",

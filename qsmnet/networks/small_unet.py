@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qsmnet.networks.cells import LEAST_CELLS, padded_to_cells
+
 _SLOPE = 0.1
-# voxels of the coarsest grid: at 2 along the first axis, oneDNN's gradient of a bf16 convolution
-# reads memory that nothing was written to (torch 2.13)
-_LEAST = 3
 
 
 class SmallUNet(nn.Module):
@@ -56,8 +55,8 @@ class SmallUNet(nn.Module):
     def forward(self, channels: Tensor) -> Tensor:
         """Correction of one channel, float32, on any grid."""
         x, y, z = channels.shape[-3:]
-        padding = [p for n in (z, y, x) for p in (0, self._whole_cells(n) - n)]
-        padded = F.pad(channels, padding).to(memory_format=torch.channels_last_3d)
+        padded = padded_to_cells(channels, self.multiple, (LEAST_CELLS, LEAST_CELLS, LEAST_CELLS))
+        padded = padded.to(memory_format=torch.channels_last_3d)
         state = self.encoder[0](F.leaky_relu(self.stem(padded), _SLOPE, inplace=True))
         skips = []
         for down, level in zip(self.down, self.encoder[1:], strict=True):
@@ -69,10 +68,6 @@ class SmallUNet(nn.Module):
             state = self.decoder[i](state)
         head: Tensor = self.head(state)
         return head[..., :x, :y, :z].float()
-
-    def _whole_cells(self, size: int) -> int:
-        cells: int = max(_LEAST, -(-size // self.multiple))
-        return cells * self.multiple
 
 
 class _Level(nn.Module):

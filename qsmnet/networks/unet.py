@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsmnet.geometry import Geometry
+from qsmnet.networks.cells import LEAST_CELLS, padded_to_cells
 from qsmnet.networks.contract import robust_scale
 from qsmnet.networks.residual import ResidualBlock
 from qsmnet.summary import Summary
@@ -61,8 +62,9 @@ class UNet(nn.Module):
         scale = robust_scale(field, support)
         features = torch.cat([field * support / scale, support, noise * support / scale], dim=1)
         x, y, z = field.shape[-3:]
-        padding = [p for n in (z, y, x) for p in (0, -n % self.multiple)]
-        result: Tensor = self._network(F.pad(features, padding))
+        # no more than gradients need, so that maps of other grids stay as they were
+        padded = padded_to_cells(features, self.multiple, (LEAST_CELLS, 1, 1))
+        result: Tensor = self._network(padded)
         return result[..., :x, :y, :z].float() * scale
 
     def _network(self, features: Tensor) -> Tensor:

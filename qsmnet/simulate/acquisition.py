@@ -117,6 +117,14 @@ class Acquisition:
             return [(x, y, z)]
         return voxel_size_list(seed, self.voxel_sizes, self.isotropic)
 
+    @property
+    def largest_tilt(self) -> float:
+        """Largest angle in degrees between B0 and the third axis that `draw` can return."""
+        if self.b0_dir is not None:
+            cosine = abs(self.b0_dir[2]) / math.hypot(*self.b0_dir)
+            return round(math.degrees(math.acos(min(1.0, cosine))), 2)
+        return 0.0 if self.axial >= 1 else self.tilt
+
     def draw_voxel_size(self, rng: np.random.Generator, seed: int) -> Triple:
         """Return the fixed voxel size, or one of the run's list, in mm."""
         sizes = self.sizes(seed)

@@ -51,6 +51,15 @@ class WideAcquisition(Acquisition):
             return super().sizes(seed)
         return voxel_size_list(seed, self.voxel_sizes, self.isotropic, self.in_plane)
 
+    @property
+    def largest_tilt(self) -> float:
+        """Largest angle in degrees between B0 and the third axis that `draw` can return."""
+        far = super().largest_tilt
+        if self.b0_dir is not None or self.near == 0:
+            return far
+        near = min(self.cone, self.tilt)
+        return near if self.near >= 1 else max(near, far)
+
     def _draw_direction(self, rng: np.random.Generator) -> list[float]:
         if self.b0_dir is not None or rng.random() >= self.near:
             return super()._draw_direction(rng)

@@ -26,6 +26,14 @@ Card = dict[str, Any]
 ALLOWED_NETWORKS = "qsmnet.networks."
 FORMAT = 1
 
+# numbers that a card may state of its training, and how many each has
+_TRAINED_FOR = {
+    "voxel_size_mm": 2,
+    "slice_ratio": 2,
+    "in_plane_ratio": 1,
+    "tilt_degrees": 1,
+    "noise_ppm": 2,
+}
 _OTHER_VERSION = "use the version of qsmnet that wrote it"
 
 _FOLDER = Path(__file__).parent
@@ -189,11 +197,12 @@ def _check_card(card: Card, source: str) -> None:
     trained = card.get("trained_for", {})
     if not isinstance(trained, dict):
         raise WeightsError(source, "trained_for is malformed", "copy it again")
-    sizes, tilt = trained.get("voxel_size_mm", [0.0, 0.0]), trained.get("tilt_degrees", 0.0)
-    two = isinstance(sizes, list) and len(sizes) == 2
-    if not two or not all(_is_number(each) for each in (*sizes, tilt)):
-        problem = "trained_for needs two numbers as voxel_size_mm and one as tilt_degrees"
-        raise WeightsError(source, problem, "copy it again")
+    for name, count in _TRAINED_FOR.items():
+        stated = trained.get(name, [0.0] * count if count > 1 else 0.0)
+        numbers = stated if count > 1 and isinstance(stated, list) else [stated]
+        if len(numbers) != count or not all(map(_is_number, numbers)):
+            problem = f"trained_for.{name} is not {'two numbers' if count > 1 else 'a number'}"
+            raise WeightsError(source, problem, "copy it again")
 
 
 def _is_number(value: object) -> bool:

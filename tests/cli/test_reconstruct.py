@@ -368,7 +368,8 @@ def weights(tmp_path: Path) -> Path:
 
     network = {"_target_": "qsmnet.networks.unet.UNet", "channels": [4, 4]}
     path = tmp_path / "own.safetensors"
-    card = {"network": network, "trained_for": {"voxel_size_mm": [0.9, 1.1], "tilt_degrees": 10.0}}
+    trained = {"voxel_size_mm": [0.9, 1.1], "tilt_degrees": 10.0, "noise_ppm": [0.0, 0.01]}
+    card = {"network": network, "trained_for": trained}
     save_weights(path, build_network(network, "test").state_dict(), card)
     return path
 
@@ -376,12 +377,13 @@ def weights(tmp_path: Path) -> Path:
 def test_own_weights_are_recorded_and_their_range_is_warned_of(
     local: list[str], tmp_path: Path, weights: Path
 ) -> None:
-    learned = [*local, "--inverter", "unet", "--weights", str(weights)]
+    learned = [*local, "--noise", "0.02", "--inverter", "unet", "--weights", str(weights)]
     assert _run(learned, tmp_path / "out") == 0
     record = json.loads((tmp_path / "out" / "chi.json").read_text())
     assert record["weights"] == {"name": "own.safetensors", "sha256": sha256(weights)}
     assert record["methods"]["inverter"]["weights"] == "own.safetensors"
-    assert any("voxel size" in flag for flag in record["flags"])
+    for outside in ("voxel size", "typical noise of 0.02 ppm"):
+        assert any(outside in flag for flag in record["flags"])
 
 
 def test_damaged_weights_are_refused(local: list[str], tmp_path: Path, weights: Path) -> None:

@@ -18,6 +18,8 @@ from train_command import TINY, one_error, train
 
 from qsmnet.cli import main
 from qsmnet.cli.train import _card, _module
+from qsmnet.geometry import Geometry
+from qsmnet.inversion.trained_range import training_range_flags
 from qsmnet.simulate.acquisition import Acquisition, voxel_size_list
 from qsmnet.training.log import read_metrics
 from qsmnet.training.panel import Pictures
@@ -224,6 +226,34 @@ def test_card_of_a_list_of_voxel_sizes_has_its_extremes():
         assert found["voxel_size_mm"] == [min(edges), max(edges)]
     found = trained_for("simulator.acquisition.voxel_size=[0.8,1,2.5]")
     assert found["voxel_size_mm"] == [0.8, 2.5]
+    assert found["slice_ratio"] == [2.5, 3.125]
+    assert found["in_plane_ratio"] == 1.25
+
+
+@pytest.mark.parametrize(
+    ("settings", "slices"),
+    [
+        (["data.turns=true"], [0.25, 4.0]),
+        (["data.turns=false"], [4.0, 4.0]),
+        # what is no cube is turned no further than its edges allow
+        (["data.turns=true", "simulator.shape=[64,64,48]"], [4.0, 4.0]),
+        (["data.turns=true", "simulator.same_extent=true"], [4.0, 4.0]),
+        (["data.turns=true", "data.crop=[32,32,24]"], [4.0, 4.0]),
+        (["data.turns=true", "data.field_of_view=[1,1.1]"], [4.0, 4.0]),
+    ],
+)
+def test_card_tells_which_way_slices_lie(settings, slices):
+    chosen = ["data=anatomy", "data.labels=none", "simulator.acquisition.voxel_size=[0.5,0.5,2]"]
+    found = trained_for(*chosen, *settings)
+    assert found["slice_ratio"] == slices
+    assert found["in_plane_ratio"] == (4.0 if slices[0] < 1 else 1.0)
+
+
+def test_no_pair_that_is_drawn_lies_outside_of_its_card():
+    card = {"trained_for": trained_for("experiment=unrolled")}
+    for size in voxel_size_list(1, 64, 0.4):
+        geometry = Geometry(size, (0.0, 0.0, 1.0))
+        assert training_range_flags(card, geometry, [0.0, 0.03]) == ()
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from qsmnet.cli.cases import make
 from qsmnet.cli.compose import available, compose
+from qsmnet.cli.study_tools import make
 from qsmnet.dipole import Dipole
 from qsmnet.errors import UsageError
 from qsmnet.evaluate.case_changes import background_of, told_wrongly
-from qsmnet.evaluate.case_inputs import Case, Input, Tools
+from qsmnet.evaluate.case_inputs import Case, Input
 from qsmnet.evaluate.case_scores import COLUMNS, score_case
 from qsmnet.evaluate.heads import Condition, Heads, Scene
 from qsmnet.evaluate.subjects import Subject
+from qsmnet.evaluate.tools import Tools
 from qsmnet.geometry import Geometry
 from qsmnet.inversion.tkd import TKD
 from qsmnet.simulate import tissue
@@ -26,7 +27,7 @@ TINY = Protocol((32, 40, 36), (6.0, 6.0, 6.0), 3.0, (0.003, 0.006, 0.009), 0.03,
 LESIONS = ({"chi": 1.0, "radius": 9.0}, {"chi": -1.5, "radius": 9.0})
 OBLIQUE = ["shape=[24,28,20]", "acquisition.b0_dir=[0.3,0.2,0.9]"]
 OBLIQUE += ["acquisition.voxel_size=[1.0,1.2,1.6]", "acquisition.noise_free=1"]
-TOOLS = Tools(available, compose, make, pytest.fail)
+TOOLS = Tools(available, compose, make, pytest.fail, pytest.fail)
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,15 @@ import pytest
 import torch
 import yaml
 
-from qsmnet.cli import cases
-from qsmnet.cli.cases import front, make, tools
+from qsmnet.cli import study_tools
 from qsmnet.cli.compose import compose, settings
+from qsmnet.cli.study_tools import front, make, tools
 from qsmnet.errors import UsageError
 from qsmnet.evaluate.case_figures import draw_cases, spectra, sweep_curves
-from qsmnet.evaluate.case_inputs import Tools
 from qsmnet.evaluate.case_run import Wanted, run_cases
 from qsmnet.evaluate.case_study import KEY, CaseStudy, Table
 from qsmnet.evaluate.case_summary import case_tables, places_of, summarise_cases
+from qsmnet.evaluate.tools import Tools
 from qsmnet.geometry import Geometry
 from qsmnet.inversion.learned import LearnedInverter
 from qsmnet.inversion.tkd import TKD
@@ -82,7 +82,7 @@ def study(tmp_path, cache):
             return TINY
         return Fake() if name == "net" else compose(group, name, overrides)
 
-    found = Tools(names.__getitem__, build, make, front)
+    found = Tools(names.__getitem__, build, make, front, pytest.fail)
     return CaseStudy.from_config(CONFIG, found, tmp_path, cache=cache)
 
 
@@ -263,7 +263,7 @@ def test_smoke_run_of_the_committed_study(tmp_path, capsys):
 
 def test_two_passes_have_no_one_field(monkeypatch):
     inside = torch.ones(4, 4, 4, dtype=torch.bool)
-    monkeypatch.setattr(cases.Pipeline, "object_mask", lambda *_: MaskPair(inside, inside))
+    monkeypatch.setattr(study_tools.Pipeline, "object_mask", lambda *_: MaskPair(inside, inside))
     scan = Scan(torch.zeros(1, 4, 4, 4), torch.ones(1, 4, 4, 4), (0.01,), 3.0, GEOMETRY)
     with pytest.raises(UsageError, match="two passes"):
         front("default")(scan)

@@ -1,18 +1,20 @@
 """The study of stages: what is tried, resumed, and when the test heads may be seen."""
 
 import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from qsmnet.cli.compose import available, compose, settings
+from qsmnet.cli.compose import compose, settings
+from qsmnet.cli.stages import run
+from qsmnet.cli.study_tools import tools
 from qsmnet.errors import UsageError
 from qsmnet.evaluate.stage_run import run_stages
-from qsmnet.evaluate.stage_study import ALONE, KEY, Group, StageStudy, Task, Toolbox, Wanted
+from qsmnet.evaluate.stage_study import ALONE, KEY, Group, StageStudy, Task, Wanted
 from qsmnet.evaluate.stage_summary import summarise_stages
+from qsmnet.evaluate.tools import Tools
 from qsmnet.inversion.tkd import TKD
 from qsmnet.simulate.head.protocol import Protocol
 from qsmnet.volumes import Susceptibility
@@ -66,8 +68,8 @@ def study(tmp_path, cache, built):
         assert stages == {"unwrap": "best_path", "mask": "truth"}
         return lambda scan, mask: Susceptibility(scan.magnitude[0] * mask, mask)
 
-    toolbox = Toolbox(NAMES.__getitem__, build, pipeline)
-    return StageStudy.from_config(CONFIG, toolbox, tmp_path, cache=cache)
+    found = Tools(NAMES.__getitem__, build, pytest.fail, pytest.fail, pipeline)
+    return StageStudy.from_config(CONFIG, found, tmp_path, cache=cache)
 
 
 def methods(built):
@@ -189,7 +191,7 @@ def test_unknown_names_are_refused(study, wanted, option):
 
 def committed(tmp_path):
     config = yaml.safe_load((FOLDER / "config.yaml").read_text())
-    return StageStudy.from_config(config, Toolbox(available, compose, lambda _: None), tmp_path)
+    return StageStudy.from_config(config, tools(), tmp_path)
 
 
 def test_committed_study_is_what_it_says(tmp_path):
@@ -204,17 +206,23 @@ def test_committed_study_is_what_it_says(tmp_path):
     assert len((FOLDER / "run.py").read_text().splitlines()) <= 60
 
 
-def test_smoke_run_of_the_committed_script(tmp_path, monkeypatch):
+def test_smoke_run_of_the_committed_script(tmp_path):
     spec = importlib.util.spec_from_file_location("classical_pipeline", FOLDER / "run.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     named = ["best_path", "vsharp", "tkd", "romeo, vsharp, tkd"]
-    arguments = ["run.py", "--smoke", "--threads", "1", "--out", str(tmp_path), "--methods", *named]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--conditions", "1 mm 3 T lesions"])
-    module.main()
+    arguments = ["--smoke", "--out", str(tmp_path), "--methods", *named]
+    module.run(FOLDER, "", [*arguments, "--conditions", "1 mm 3 T lesions"])
     rows = committed(tmp_path).results.rows()
     assert {row["error"] for row in rows.values()} == {""}
     # one head: unwrapping of all echoes and of each alone, two thresholds of V-SHARP, TKD with its
     # default, its own choice and two thresholds, and the pipeline
     assert len(rows) == 2 + 2 + 4 + 1
     assert (tmp_path / "table.md").exists()
+
+
+def test_what_is_wrong_is_one_line(tmp_path):
+    arguments = ["--out", str(tmp_path), "--conditions", "cheese"]
+    with pytest.raises(SystemExit, match="error: --conditions: cheese is not known"):
+        run(FOLDER, "", arguments)
+    assert not any(tmp_path.iterdir())

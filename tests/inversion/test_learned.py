@@ -6,7 +6,7 @@ import torch
 from qsmnet.dipole import Dipole
 from qsmnet.errors import WeightsError
 from qsmnet.geometry import Geometry
-from qsmnet.inversion.learned import LearnedInverter, training_range_flags
+from qsmnet.inversion.learned import LearnedInverter
 from qsmnet.networks.kqsm import KQSM
 from qsmnet.networks.unet import UNet
 from qsmnet.networks.unrolled import Unrolled
@@ -37,6 +37,7 @@ def saved(tmp_path_factory):
         state = {k: 0.1 * torch.randn_like(v) for k, v in build().state_dict().items()}
         paths[name] = folder / f"{name}.safetensors"
         trained_for = {"voxel_size_mm": [0.5, 2.0], "tilt_degrees": 10.0}
+        trained_for["noise_ppm"] = [0.001, 0.01]
         save_weights(paths[name], state, {"network": CONFIGS[name], "trained_for": trained_for})
     return paths
 
@@ -173,22 +174,20 @@ def test_scan_outside_of_the_training_range_is_flagged(saved):
     assert "voxel size (1.0, 1.0, 3.0) mm is outside the 0.5 to 2.0 mm" in flag
 
 
-@pytest.mark.parametrize(
-    ("voxel_size", "b0_dir", "flags"),
-    [
-        ((1, 1, 1), (0, 0, 1), 0),
-        ((1, 1, 1), (0, 0, -1), 0),
-        ((0.4, 1, 1), (0, 0, 1), 1),
-        ((1, 1, 2.5), (1, 0, 0), 2),
-    ],
-)
-def test_flags_name_what_is_outside(voxel_size, b0_dir, flags):
-    card = {"trained_for": {"voxel_size_mm": [0.5, 2.0], "tilt_degrees": 10.0}}
-    assert len(training_range_flags(card, Geometry(voxel_size, b0_dir))) == flags
+def test_noise_outside_of_the_training_range_is_flagged(saved):
+    inverter = LearnedInverter(str(saved["unet"]))
+    axial = Geometry((1, 1, 1.5), (0, 0.1, 1))
+    for noise in (0.05, torch.full(SHAPE, 0.05)):
+        (flag,) = inverter(scan(geometry=axial, noise=noise)).flags
+        assert flag == "typical noise of 0.05 ppm is outside the 0.001 to 0.01 ppm of the training"
+    (flag,) = inverter(scan(geometry=axial, noise=None)).flags
+    assert flag.startswith("noise is unknown")
 
 
-def test_weights_without_a_range_raise_no_flag():
-    assert training_range_flags({}, Geometry((5, 5, 5), (1, 0, 0))) == ()
+def test_network_without_a_noise_input_does_not_ask_for_it(saved, monkeypatch):
+    monkeypatch.setattr(UNet, "takes_noise", False, raising=False)
+    axial = Geometry((1, 1, 1.5), (0, 0.1, 1))
+    assert LearnedInverter(str(saved["unet"]))(scan(geometry=axial, noise=None)).flags == ()
 
 
 def test_missing_weights_are_an_error_at_the_call(tmp_path):

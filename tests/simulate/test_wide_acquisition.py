@@ -30,6 +30,24 @@ def test_directions_fill_the_cone_evenly():
     assert float((found > middle).mean()) == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("settings", "largest"),
+    [
+        ({}, 180),
+        ({"near": 1.0}, 35),
+        ({"near": 1.0, "tilt": 20.0}, 20),
+        ({"axial": 1.0}, 35),
+        ({"axial": 1.0, "near": 0.0}, 0),
+        ({"tilt": 20.0}, 20),
+        ({"b0_dir": (0.0, 0.6, -0.8)}, 36.87),
+    ],
+)
+def test_largest_tilt_is_that_of_what_is_drawn(settings, largest):
+    acquisition = WideAcquisition(**settings)
+    assert acquisition.largest_tilt == pytest.approx(largest)
+    assert angles(acquisition, 300).max() <= largest + 0.01
+
+
 def test_a_given_direction_stays():
     acquisition = WideAcquisition(b0_dir=(0.0, 0.6, 0.8))
     assert acquisition.draw(np.random.default_rng(0))["b0_dir"] == [0.0, 0.6, 0.8]

@@ -96,6 +96,10 @@ def test_broken_card(weights, text, problem):
         {"trained_for": {"voxel_size_mm": [1.0, "2"]}},
         {"trained_for": {"voxel_size_mm": [1.0, float("nan")]}},
         {"trained_for": {"tilt_degrees": "none"}},
+        {"trained_for": {"tilt_degrees": [1.0, 2.0]}},
+        {"trained_for": {"noise_ppm": 0.1}},
+        {"trained_for": {"slice_ratio": [1.0]}},
+        {"trained_for": {"in_plane_ratio": None}},
     ],
 )
 def test_malformed_card(weights, changes):
