@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from qsmnet.geometry import Geometry
 
@@ -15,7 +15,8 @@ class Network(Protocol):
     A network that inverts by D itself has an attribute ``kernel``, `qsmnet.dipole.Kernel`, that
     `qsmnet.inversion.learned.LearnedInverter` sets. With an attribute ``field_of_view`` it is given
     the object's bounding box padded to that many times its size, `qsmnet.frame.Frame`, instead of
-    the grid that the scan came on.
+    the grid that the scan came on. One with a true attribute ``magnitude`` is given a sixth input,
+    the gradient-echo magnitude in any unit, or None where there is none.
     """
 
     def forward(
@@ -42,6 +43,11 @@ class Network(Protocol):
             One an item.
         """
         ...
+
+
+def wants_magnitude(network: nn.Module) -> bool:
+    """Whether a network is given the magnitude, too."""
+    return bool(getattr(network, "magnitude", False))
 
 
 def robust_scale(
