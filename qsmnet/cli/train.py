@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # what a run writes, its bank apart: taken back if it ends before its first checkpoint
 _FILES = ("config.yaml", "metrics.csv", "curve.png", "panel_*.png")
 _RESULTS = ("last.ckpt", "weights.safetensors", "weights.json")
+# settings of data that a card leaves out
+_PLACES = ("labels", "bank")
 # of numpy's generator
 _LARGEST_SEED = 2**32 - 1
 
@@ -259,8 +261,8 @@ def _card(settings: dict[Any, Any]) -> dict[str, Any]:
     simulated = "training" in settings["data"]
     recipe = ("data", "loss", "optimizer", "schedule", "schedule_steps", "warmup", "ema_decay")
     parts = ("simulator",) if simulated else ()
-    # label maps are told by their hashes; where they lay on this machine is no part of a recipe
-    data = {key: value for key, value in settings["data"].items() if key != "labels"}
+    # label maps are told by their hashes; where things lay on this machine is no part of a recipe
+    data = {key: value for key, value in settings["data"].items() if key not in _PLACES}
     kept = {key: settings[key] for key in (*parts, *recipe, "trainer", "seed")}
     card = {
         "network": settings["network"],

@@ -69,6 +69,7 @@ def test_card_says_what_was_trained(run):
     assert card["recipe"]["seed"] == 1
     assert card["recipe"]["schedule"] == "cosine"
     assert "init" not in card
+    assert not {"bank", "labels"} & set(card["recipe"]["data"])
     assert set(card) >= {"commit", "hardware", "qsmnet", "validation", "sha256"}
 
 
