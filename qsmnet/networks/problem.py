@@ -131,7 +131,7 @@ def check_scale(scale: Scale) -> None:
         raise ValueError(f"scale is 'median' or 'rms', got {scale!r}")
 
 
-def check_magnitude(wanted: bool) -> None:
+def check_magnitude(wanted: object) -> None:
     """Raise `ValueError` unless it is true or false."""
     if type(wanted) is not bool:
         raise ValueError(f"magnitude must be true or false, got {wanted!r}")

@@ -96,7 +96,8 @@ def _smooth(record: Record, scene: Scene) -> Float[Tensor, "x y z"]:
     texture = record["texture"] * lattice_noise(seed + 3, spacing, grid.points(), 0.51 * extent)
     noise = {**acquisition["noise"], "level": 1.0}
     # older records know no voids
-    return (bias + texture).exp() / noise_map(noise, grid, acquisition.get("voids", ()))
+    smooth: Tensor = (bias + texture).exp() / noise_map(noise, grid, acquisition.get("voids", ()))
+    return smooth
 
 
 def _blurred(

@@ -80,7 +80,7 @@ class Batch:
         return (*given, self.magnitude) if wants_magnitude(network) else given
 
 
-def _volumes(of: Item | Batch) -> Iterator[tuple[str, Tensor]]:
+def _volumes(of: Item | Batch) -> Iterator[tuple[str, Any]]:
     """Volumes that are there, by name."""
     for name in (*_VOLUMES, "magnitude"):
         if getattr(of, name) is not None:

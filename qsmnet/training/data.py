@@ -319,8 +319,9 @@ def simulated_pairs(
 
     def items(drawn_by: Simulator, n: int, split: str, length: int) -> SimulatedPairs:
         made = Bank(Path(bank) / split, drawn_by, n, seed, split, build_workers)
-        settings = {"field_of_view": field_of_view, "turns": turns, "magnitude": magnitude}
-        return SimulatedPairs(made, length, crop, scale, **settings)
+        return SimulatedPairs(
+            made, length, crop, scale, field_of_view=field_of_view, turns=turns, magnitude=magnitude
+        )
 
     seen = items(training, phantoms, "train", _ENDLESS)
     unseen = items(validation or training, validation_phantoms, "validate", validation_phantoms)
