@@ -101,8 +101,10 @@ def test_experiment_is_built(experiment, tmp_path):
     instantiate(config.simulator, _convert_="all")
 
 
-@pytest.mark.parametrize("experiment", ["residual", "unrolled", "unrolled_tiny"])
-@pytest.mark.parametrize("data", ["unrolled", "anatomy", "stored"])
+@pytest.mark.parametrize(
+    ("experiment", "data"),
+    [("unrolled", "unrolled"), ("unrolled_tiny", "anatomy"), ("residual", "stored")],
+)
 def test_a_magnitude_is_a_setting_of_network_and_data(experiment, data, tmp_path):
     plain = root("train", f"experiment={experiment}", f"data={data}", f"out={tmp_path}")
     assert plain.network.magnitude is plain.data.magnitude is False

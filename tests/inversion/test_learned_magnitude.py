@@ -47,7 +47,7 @@ def test_it_is_seen_and_its_unit_does_not_matter(saved, local):
     brighter = inverter(replace(local, magnitude=7 * local.magnitude)).chi
     assert torch.allclose(brighter, chi, rtol=0, atol=1e-6)
     other = inverter(replace(local, magnitude=local.magnitude.flip(0))).chi
-    assert float((other - chi).abs().max()) > 1e-4
+    assert float((other - chi).norm()) > 1e-3 * float(chi.norm())
 
 
 def test_without_one_there_is_a_map_and_a_flag(saved, local):

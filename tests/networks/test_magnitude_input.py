@@ -67,12 +67,9 @@ def test_none_is_a_magnitude_of_zero(network, case, magnitude):
 @torch.no_grad()
 def test_without_its_weights_it_is_the_network_without(build, randomised, case, magnitude):
     plain, seeing = randomised(build()), build(magnitude=True).eval()
-    weights = {
-        name: torch.nn.functional.pad(value, (0, 0) * 3 + (0, 1))
-        if "stem.weight" in name
-        else value
-        for name, value in plain.state_dict().items()
-    }
+    weights = dict(plain.state_dict())
+    for name in [name for name in weights if name.endswith("stem.weight")]:
+        weights[name] = torch.nn.functional.pad(weights[name], (0, 0) * 3 + (0, 1))
     seeing.load_state_dict(weights)
     chi = plain(*case.inputs)
     assert torch.allclose(seeing(*case.inputs, magnitude), chi, rtol=0, atol=1e-6)
