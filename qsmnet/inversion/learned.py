@@ -11,7 +11,6 @@ from qsmnet.dipole import Kernel
 from qsmnet.frame import Frame
 from qsmnet.geometry import Geometry
 from qsmnet.inversion.inverter import Input
-from qsmnet.networks.contract import wants_magnitude
 from qsmnet.volumes import LocalField, Susceptibility, quiet_support
 from qsmnet.weights.store import Card, load_weights
 
@@ -58,7 +57,7 @@ class LearnedInverter:
         shape = local.field.shape
         order = axes_with_b0_last(local.geometry)
         geometry = permuted(local.geometry, order)
-        wanted = wants_magnitude(network)
+        wanted = getattr(network, "magnitude", False)
         shown = (local.magnitude,) if wanted and local.magnitude is not None else ()
         volumes = (
             v.reshape(-1, *shape[-3:])

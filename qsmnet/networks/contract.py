@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from qsmnet.geometry import Geometry
 
@@ -43,11 +43,6 @@ class Network(Protocol):
             One an item.
         """
         ...
-
-
-def wants_magnitude(network: nn.Module) -> bool:
-    """Whether a network is given the magnitude, too."""
-    return bool(getattr(network, "magnitude", False))
 
 
 def robust_scale(

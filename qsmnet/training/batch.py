@@ -10,7 +10,6 @@ from torch.utils.data import Dataset
 
 from qsmnet.errors import QsmnetError
 from qsmnet.geometry import Geometry
-from qsmnet.networks.contract import wants_magnitude
 from qsmnet.volumes import quiet_support
 
 _VOLUMES = ("field", "support", "noise", "chi", "mask")
@@ -77,7 +76,7 @@ class Batch:
     def inputs(self, network: nn.Module) -> tuple[Any, ...]:
         """Return what a network is given, as `qsmnet.networks.contract.Network` orders it."""
         given = self.field, self.support, self.noise, self.mask, self.geometry
-        return (*given, self.magnitude) if wants_magnitude(network) else given
+        return (*given, self.magnitude) if getattr(network, "magnitude", False) else given
 
 
 def _volumes(of: Item | Batch) -> Iterator[tuple[str, Any]]:
