@@ -87,6 +87,7 @@ def train(config: DictConfig) -> None:
     else:
         _check_chosen(config)
     _check_simulator(config)
+    _check_magnitude(config)
     # weights name their network, and only one of qsmnet is ever loaded
     check_targets(config.network)
     if config.threads is not None:
@@ -140,6 +141,14 @@ def _check_simulator(config: DictConfig) -> None:
         problem = "head makes scans for qsmnet reconstruct; networks are trained on local fields"
         others = (name for name in available("simulator", config_dir()) if name != "head")
         raise UsageError("simulator", problem, f"use one of {', '.join(others)}")
+
+
+def _check_magnitude(config: DictConfig) -> None:
+    """Refuse a network with an input that would be empty in every item."""
+    # data of a user's own have what they have
+    if config.network.get("magnitude") and not config.data.get("magnitude", True):
+        problem = "the network is to see a magnitude, and the data have none"
+        raise UsageError("network.magnitude", problem, "write data.magnitude=true, too")
 
 
 def _module(config: DictConfig) -> "InversionModule":

@@ -15,13 +15,16 @@ from qsmnet.inversion.trained_range import training_range_flags, typical_noise
 from qsmnet.volumes import LocalField, Susceptibility, quiet_support
 from qsmnet.weights.store import Card, load_weights
 
+_NO_MAGNITUDE = "no magnitude: the network was trained with one, and does without"
+
 
 @dataclass(frozen=True)
 class LearnedInverter:
     """Susceptibility by a network whose weights are verified when they are loaded.
 
     The network sees the field where it is known, the noise's standard deviation (0 when unknown),
-    the mask and the geometry; nothing that a user would not have. Whole volumes, float32. Voxels
+    the mask and the geometry, and the magnitude if it was trained with one, none being no error;
+    nothing that a user would not have. Whole volumes, float32. Voxels
     whose noise is over five times its median in the mask (signal voids) are taken as unknown: they
     would weigh less than a twenty-fifth, and networks were trained on noise that varies smoothly.
     Axes are permuted so that B0 lies nearest the third, as in training, whatever the order in which
@@ -55,23 +58,22 @@ class LearnedInverter:
         shape = local.field.shape
         order = axes_with_b0_last(local.geometry)
         geometry = permuted(local.geometry, order)
-        volumes = (local.field, local.support, _noise(local), local.mask)
-        field, known, noise, mask = (
+        wanted = getattr(network, "magnitude", False)
+        shown = (local.magnitude,) if wanted and local.magnitude is not None else ()
+        volumes = (
             v.reshape(-1, *shape[-3:])
             .to(self.device, torch.float32)
             .permute(0, *(a + 1 for a in order))
-            for v in volumes
+            for v in (local.field, local.support, _noise(local), local.mask, *shown)
         )
-        items = [
-            _invert(network, *item, geometry)
-            for item in zip(field, known, noise, mask, strict=True)
-        ]
+        items = [_invert(network, geometry, *item) for item in zip(*volumes, strict=True)]
         back = [order.index(axis) for axis in range(3)]
         maps = torch.stack([item.permute(back) for item in items])
         chi = maps.reshape(shape).to(local.field) * local.mask
         takes_noise = getattr(network, "takes_noise", True)
         flags = training_range_flags(card, geometry, typical_noise(local), takes_noise)
-        return Susceptibility(chi, local.mask, flags=flags)
+        missing = (_NO_MAGNITUDE,) if wanted and not shown else ()
+        return Susceptibility(chi, local.mask, flags=flags + missing)
 
 
 def axes_with_b0_last(geometry: Geometry) -> tuple[int, int, int]:
@@ -102,24 +104,28 @@ def load_network(weights: str, device: str, kernel: Kernel) -> tuple[nn.Module, 
 @torch.no_grad()
 def _invert(
     network: nn.Module,
+    geometry: Geometry,
     field: Tensor,
     support: Tensor,
     noise: Tensor,
     mask: Tensor,
-    geometry: Geometry,
+    *magnitude: Tensor,
 ) -> Tensor:
     known = quiet_support(support, noise, mask)
-    inputs = [
-        volume[None, None] for volume in (field * (known > 0), known, noise * (known > 0), mask)
-    ]
+    inputs = (field * (known > 0), known, noise * (known > 0), mask, *magnitude)
     factor = getattr(network, "field_of_view", None)
     if factor is None:
-        result: Tensor = network(*inputs, [geometry])[0, 0]
-        return result
+        return _applied(network, geometry, *inputs)
     # where the field is known outside the mask it is data too
     frame = Frame.around((mask > 0) | (support > 0), factor)
-    chi = network(*(frame.cut(v) for v in inputs), [geometry])[0, 0]
+    chi = _applied(network, geometry, *(frame.cut(volume) for volume in inputs))
     return frame.paste(chi, tuple(field.shape))
+
+
+def _applied(network: nn.Module, geometry: Geometry, *volumes: Tensor) -> Tensor:
+    field, support, noise, mask, *magnitude = (volume[None, None] for volume in volumes)
+    chi: Tensor = network(field, support, noise, mask, [geometry], *magnitude)[0, 0]
+    return chi
 
 
 def _noise(local: LocalField) -> Tensor:

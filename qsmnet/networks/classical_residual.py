@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from qsmnet.dipole import Kernel, check_padding
 from qsmnet.geometry import Geometry
 from qsmnet.networks.classical import Start, check_start, classical_map, truncated_division
-from qsmnet.networks.problem import Problem, Scale, Volume, check_scale
+from qsmnet.networks.problem import (
+    Problem,
+    Scale,
+    Volume,
+    check_magnitude,
+    check_scale,
+    relative_magnitude,
+)
 from qsmnet.networks.small_unet import SmallUNet
 from qsmnet.summary import Summary
 
@@ -39,6 +46,8 @@ class ClassicalResidual(nn.Module):
         Size of the FFT grid over the volume's.
     kernel
         Of D. Train with the kernel that makes the data; a scan wants ``sampled``.
+    magnitude
+        Whether U is given the gradient-echo magnitude, too (`relative_magnitude`).
 
     Raises
     ------
@@ -65,18 +74,22 @@ class ClassicalResidual(nn.Module):
         scale: Scale = "median",
         padding: float = 1.25,
         kernel: Kernel = "prism",
+        magnitude: bool = False,
     ) -> None:
         super().__init__()
         check_start(start, start_iterations)
         check_scale(scale)
         check_padding(padding)
+        check_magnitude(magnitude)
         self.thresholds = [float(threshold) for threshold in thresholds]
         if not all(0 < threshold < 2 / 3 for threshold in self.thresholds):
             raise ValueError(f"thresholds must lie in (0, 2/3), got {self.thresholds}")
         self.start, self.start_iterations = start, start_iterations
         self.scale, self.padding = scale, padding
         self.kernel: Kernel = kernel
-        self.correction = SmallUNet(5 + len(self.thresholds), base, levels, convolutions)
+        self.magnitude = magnitude
+        channels = 5 + len(self.thresholds) + magnitude
+        self.correction = SmallUNet(channels, base, levels, convolutions)
 
     def forward(
         self,
@@ -85,11 +98,13 @@ class ClassicalResidual(nn.Module):
         noise: Volume,
         mask: Volume,
         geometry: Sequence[Geometry],
+        magnitude: Volume | None = None,
     ) -> Volume:
         """Susceptibility in ppm, zero outside the mask; see `qsmnet.networks.contract.Network`."""
         problem = Problem.of(
             field, support, noise, mask, geometry, self.kernel, self.padding, self.scale
         )
+        shown = (relative_magnitude(magnitude, problem.mask),) if self.magnitude else ()
         chi = classical_map(problem, self.start, self.start_iterations)
         channels = (
             chi,
@@ -98,6 +113,7 @@ class ClassicalResidual(nn.Module):
             problem.weight,
             problem.mask,
             problem.noise * problem.mask,
+            *shown,
         )
         corrected: Tensor = chi + self.correction(torch.cat(channels, dim=1)) * problem.mask
         return problem.scale * corrected

@@ -16,7 +16,8 @@ class Network(Protocol):
     `qsmnet.inversion.learned.LearnedInverter` sets. With an attribute ``field_of_view`` it is given
     the object's bounding box padded to that many times its size, `qsmnet.frame.Frame`, instead of
     the grid that the scan came on. An attribute ``takes_noise`` that is False says that it does not
-    look at the noise.
+    look at the noise. One with a true attribute ``magnitude`` is given a sixth input, the
+    gradient-echo magnitude in any unit, or None where there is none.
     """
 
     def forward(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from qsmnet.dipole import Dipole, Kernel
@@ -16,6 +16,7 @@ Scale = Literal["median", "rms"]
 _AXES = (-3, -2, -1)
 _LEAST_SCALE = 1e-9  # ppm, so that an empty field gives an empty map
 _LEAST_SHARE = 0.01  # of the rms: a point source in an empty grid has a median field near zero
+_BRIGHTEST = 4.0  # next to a coil the signal is many times its median, and says no more
 
 Volume = Float[Tensor, "batch 1 x y z"]
 Number = Float[Tensor, "batch 1 1 1 1"]
@@ -130,6 +131,26 @@ def check_scale(scale: Scale) -> None:
         raise ValueError(f"scale is 'median' or 'rms', got {scale!r}")
 
 
+def check_magnitude(wanted: object) -> None:
+    """Raise `ValueError` unless it is true or false."""
+    if type(wanted) is not bool:
+        raise ValueError(f"magnitude must be true or false, got {wanted!r}")
+
+
+def relative_magnitude(magnitude: Volume | None, mask: Volume) -> Volume:
+    r"""Magnitude over its median in the mask, :math:`\min(4, m / \mathrm{median}(m))`.
+
+    It has no unit. Zero off the mask, where the magnitude is not a positive number, and everywhere
+    for an item without one.
+    """
+    if magnitude is None:
+        return torch.zeros_like(mask)
+    magnitude = magnitude.float()
+    known = (mask > 0) & (magnitude > 0) & magnitude.isfinite()
+    typical = _medians(magnitude, known).clamp_min(torch.finfo(torch.float32).tiny)
+    return torch.where(known, magnitude / typical, 0.0).clamp_max(_BRIGHTEST)
+
+
 def field_scale(field: Volume, inside: Volume, kind: Scale) -> Number:
     """Scale of each item's field in ppm: the median of its absolute value, or its rms, ``inside``.
 
@@ -143,7 +164,7 @@ def field_scale(field: Volume, inside: Volume, kind: Scale) -> Number:
     return torch.maximum(_medians(field.abs(), inside), _LEAST_SHARE * rms).clamp_min(_LEAST_SCALE)
 
 
-def _medians(volume: Volume, inside: Volume) -> Number:
+def _medians(volume: Volume, inside: Volume | Bool[Tensor, "batch 1 x y z"]) -> Number:
     """Median of each item where ``inside`` is not zero; 0 where there is nothing."""
     found = [
         values[chosen > 0].median() if bool((chosen > 0).any()) else values.new_zeros(())

@@ -11,7 +11,15 @@ from torch.nn import functional as F
 from qsmnet.dipole import Kernel, check_padding
 from qsmnet.geometry import Geometry
 from qsmnet.networks.classical import Start, check_start, classical_map
-from qsmnet.networks.problem import Number, Problem, Scale, Volume, check_scale
+from qsmnet.networks.problem import (
+    Number,
+    Problem,
+    Scale,
+    Volume,
+    check_magnitude,
+    check_scale,
+    relative_magnitude,
+)
 from qsmnet.networks.small_unet import SmallUNet
 from qsmnet.summary import Summary
 
@@ -71,6 +79,9 @@ class Unrolled(nn.Module):
         Size of the FFT grid over the volume's.
     kernel
         Of D. Train with the kernel that makes the data; a scan wants ``sampled``.
+    magnitude
+        Whether every U-Net is given the gradient-echo magnitude, too (`relative_magnitude`): its
+        edges are those of tissue, which susceptibility shares.
 
     Raises
     ------
@@ -101,6 +112,7 @@ class Unrolled(nn.Module):
         scale: Scale = "median",
         padding: float = 1.25,
         kernel: Kernel = "prism",
+        magnitude: bool = False,
     ) -> None:
         super().__init__()
         if type(iterations) is not int or iterations < 1:
@@ -108,12 +120,14 @@ class Unrolled(nn.Module):
         check_start(start, start_iterations)
         check_scale(scale)
         check_padding(padding)
+        check_magnitude(magnitude)
         self.iterations, self.fill, self.scale, self.padding = iterations, fill, scale, padding
         self.start, self.start_iterations = start, start_iterations
         self.kernel: Kernel = kernel
+        self.magnitude = magnitude
         distinct = 1 if shared else iterations
         self.priors = nn.ModuleList(
-            [SmallUNet(_CHANNELS, base, levels, convolutions) for _ in range(distinct)]
+            [SmallUNet(_CHANNELS + magnitude, base, levels, convolutions) for _ in range(distinct)]
         )
         self.strengths = nn.ModuleList([_Strength() for _ in range(distinct)])
         self.final = _Final() if final_consistency else None
@@ -125,9 +139,10 @@ class Unrolled(nn.Module):
         noise: Volume,
         mask: Volume,
         geometry: Sequence[Geometry],
+        magnitude: Volume | None = None,
     ) -> Volume:
         """Susceptibility in ppm, zero outside the mask; see `qsmnet.networks.contract.Network`."""
-        return self.estimates(field, support, noise, mask, geometry)[-1]
+        return self.estimates(field, support, noise, mask, geometry, magnitude)[-1]
 
     def estimates(
         self,
@@ -136,16 +151,18 @@ class Unrolled(nn.Module):
         noise: Volume,
         mask: Volume,
         geometry: Sequence[Geometry],
+        magnitude: Volume | None = None,
     ) -> list[Tensor]:
         """Susceptibility in ppm after each iteration, and last the result: for deep supervision."""
         problem = Problem.of(
             field, support, noise, mask, geometry, self.kernel, self.padding, self.scale
         )
+        shown = (relative_magnitude(magnitude, problem.mask),) if self.magnitude else ()
         chi = classical_map(problem, self.start, self.start_iterations)
         found = []
         for k in range(self.iterations):
             part = k % len(self.priors)
-            chi = self._iterate(problem, chi, self.strengths[part], self.priors[part])
+            chi = self._iterate(problem, chi, self.strengths[part], self.priors[part], shown)
             found.append(chi)
         if self.final is not None:
             mu = self.final.strength(problem.level)
@@ -154,7 +171,12 @@ class Unrolled(nn.Module):
         return [problem.scale * each for each in found]
 
     def _iterate(
-        self, problem: Problem, chi: Volume, strength: nn.Module, prior: nn.Module
+        self,
+        problem: Problem,
+        chi: Volume,
+        strength: nn.Module,
+        prior: nn.Module,
+        shown: tuple[Volume, ...],
     ) -> Volume:
         residual = problem.residual(chi)
         x = self._consistent(problem, chi, residual, strength(problem.level))
@@ -166,6 +188,7 @@ class Unrolled(nn.Module):
             problem.mask,
             problem.weight,
             problem.noise * problem.mask,
+            *shown,
         )
         corrected: Tensor = problem.mask * (x + prior(torch.cat(channels, dim=1)))
         return corrected

@@ -1,11 +1,11 @@
 """One training item, and a batch of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from qsmnet.errors import QsmnetError
@@ -35,6 +35,8 @@ class Item:
         Voxel size and B0 direction.
     index
         Number in its data set.
+    magnitude
+        Of the gradient echo, arbitrary unit; None where there is none.
     """
 
     field: Tensor
@@ -44,16 +46,19 @@ class Item:
     mask: Tensor
     geometry: Geometry
     index: int
+    magnitude: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Item":
         """Apply a change to each volume, such as a crop."""
-        field, support, noise, chi, mask = (change(getattr(self, name)) for name in _VOLUMES)
-        return replace(self, field=field, support=support, noise=noise, chi=chi, mask=mask)
+        return replace(self, **{name: change(volume) for name, volume in _volumes(self)})
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch: the volumes of `Item` as ``(batch, 1, x, y, z)`` float32."""
+    """One training batch: the volumes of `Item` as ``(batch, 1, x, y, z)`` float32.
+
+    The magnitude is None where no item has one, and zero for an item without.
+    """
 
     field: Tensor
     support: Tensor
@@ -62,10 +67,23 @@ class Batch:
     mask: Tensor
     geometry: tuple[Geometry, ...]
     items: tuple[int, ...]
+    magnitude: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Move the volumes to another device."""
-        return replace(self, **{name: getattr(self, name).to(device) for name in _VOLUMES})
+        return replace(self, **{name: volume.to(device) for name, volume in _volumes(self)})
+
+    def inputs(self, network: nn.Module) -> tuple[Any, ...]:
+        """Return what a network is given, as `qsmnet.networks.contract.Network` orders it."""
+        given = self.field, self.support, self.noise, self.mask, self.geometry
+        return (*given, self.magnitude) if getattr(network, "magnitude", False) else given
+
+
+def _volumes(of: Item | Batch) -> Iterator[tuple[str, Any]]:
+    """Volumes that are there, by name."""
+    for name in (*_VOLUMES, "magnitude"):
+        if getattr(of, name) is not None:
+            yield name, getattr(of, name)
 
 
 def without_voids(item: Item) -> Item:
@@ -110,12 +128,14 @@ def collate_told(items: Sequence[Item | Failure]) -> Batch | Failure:
 
 def collate(items: Sequence[Item]) -> Batch:
     """Stack items and add the channel axis."""
-    stacked = {
-        name: torch.stack([getattr(item, name) for item in items])[:, None].float()
-        for name in _VOLUMES
-    }
+    parts = {name: [getattr(item, name) for item in items] for name in _VOLUMES}
+    if any(item.magnitude is not None for item in items):
+        parts["magnitude"] = [
+            torch.zeros_like(item.field) if item.magnitude is None else item.magnitude
+            for item in items
+        ]
     return Batch(
-        **stacked,
+        **{name: torch.stack(volumes)[:, None].float() for name, volumes in parts.items()},
         geometry=tuple(item.geometry for item in items),
         items=tuple(item.index for item in items),
     )

@@ -18,6 +18,19 @@ def check_counts(least: int, **counts: object) -> None:
             raise ValueError(problem)
 
 
+def check_switch(**switches: object) -> None:
+    """Refuse what is neither true nor false.
+
+    Raises
+    ------
+    ValueError
+        With the setting.
+    """
+    for name, value in switches.items():
+        if type(value) is not bool:
+            raise ValueError(f"data.{name} must be true or false, got {value}")
+
+
 def check_range(name: str, values: object, least: float) -> None:
     """Refuse what is not two numbers from ``least``, the first no larger than the second.
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -13,43 +13,20 @@ from types import MappingProxyType, TracebackType
 import lightning as L
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from qsmnet.errors import InconsistentError
-from qsmnet.frame import Frame
 from qsmnet.simulate.bank import Bank
+from qsmnet.simulate.magnitude import draw_magnitude, render_magnitude
 from qsmnet.simulate.phantom import Phantom, Record
 from qsmnet.simulate.randomness import item_generator
+from qsmnet.simulate.scene import Scene
 from qsmnet.simulate.simulator import Simulator
 from qsmnet.training.augment import mirrored_and_scaled, turned
 from qsmnet.training.batch import Batch, Failure, Item, Told, collate_told, without_voids
-from qsmnet.training.checks import check_counts, check_cut, check_range
+from qsmnet.training.checks import check_counts, check_cut, check_range, check_switch
+from qsmnet.training.cut import Cut
 from qsmnet.training.pair_files import find_pairs, read_pair
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """What is kept of an item: the framed object, a random crop, or the whole."""
-
-    crop: Sequence[int] | None
-    field_of_view: Sequence[float] | None
-
-    def __call__(self, item: Item, rng: np.random.Generator, source: Path | str) -> Item:
-        if self.field_of_view is not None:
-            low, high = self.field_of_view
-            return _framed(item, float(rng.uniform(low, high)))
-        if self.crop is None:
-            return item
-        shape, crop = tuple(item.chi.shape), tuple(self.crop)
-        if any(n < c for n, c in zip(shape, crop, strict=True)):
-            problem = f"its grid {shape} is smaller than the crop {crop}"
-            raise InconsistentError(source, problem, "make data.crop smaller")
-        for _ in range(8):
-            cropped = _random_crop(item, crop, rng)
-            # a crop of mostly nothing teaches nothing
-            if float(cropped.mask.float().mean()) > 0.3:
-                break
-        return cropped
 
 
 class SimulatedPairs(Dataset[Item]):
@@ -76,6 +53,8 @@ class SimulatedPairs(Dataset[Item]):
         be 1. Takes the place of a crop.
     turns
         Whether items are turned too, with their geometry: slices lie any way.
+    magnitude
+        Whether items have a magnitude, but for a share of 0.3 of them; all else stays the same.
 
     Raises
     ------
@@ -92,10 +71,11 @@ class SimulatedPairs(Dataset[Item]):
         misstated: float = 0.1,
         field_of_view: Sequence[float] | None = None,
         turns: bool = False,
+        magnitude: bool = False,
     ) -> None:
         self.bank, self.length, self.scale, self.misstated = bank, length, scale, misstated
-        self.turns = turns
-        self.cut = _Cut(crop, field_of_view)
+        self.turns, self.magnitude = turns, magnitude
+        self.cut = Cut(crop, field_of_view)
 
     def __len__(self) -> int:
         return self.length
@@ -124,25 +104,31 @@ class SimulatedPairs(Dataset[Item]):
                 scene.mask,
                 scene.geometry,
                 index,
+                self._magnitude(scene, index) if self.magnitude else None,
             )
         )
 
+    def _magnitude(self, scene: Scene, index: int) -> Tensor | None:
+        rng = _magnitude_generator(self.bank.seed, self.bank.split, index)
+        if rng is None:
+            return None
+        return render_magnitude(draw_magnitude(rng), scene, self.bank.simulator.corruptions)
 
-def _framed(item: Item, factor: float) -> Item:
-    """Cut to where anything is known and pad to ``factor`` times that."""
-    return item.map(Frame.around(item.mask | (item.support > 0), factor).cut)
 
+def _magnitude_generator(seed: int, split: str, index: int) -> np.random.Generator | None:
+    """Return an item's stream for its magnitude, which shifts no other; None where it has none.
 
-def _random_crop(item: Item, crop: Sequence[int], rng: np.random.Generator) -> Item:
-    starts = [int(rng.integers(n - c + 1)) for n, c in zip(item.chi.shape, crop, strict=True)]
-    x, y, z = (slice(s, s + c) for s, c in zip(starts, crop, strict=True))
-    return item.map(lambda volume: volume[x, y, z])
+    A network that has always seen a magnitude would be lost without.
+    """
+    rng = item_generator(seed, f"{split} magnitudes", index)
+    return None if rng.random() < _WITHOUT_MAGNITUDE else rng
 
 
 class StoredPairs(Dataset[Item]):
     """The user's own pairs: folders holding ``local_field``, ``mask`` and ``chi`` as NIfTI (ppm).
 
-    ``noise.nii.gz`` (sd in ppm) and ``field_support.nii.gz`` are used where they lie beside them.
+    ``noise.nii.gz`` (sd in ppm) and ``field_support.nii.gz`` are used where they lie beside them,
+    and ``magnitude.nii.gz`` (any unit) if it is asked for.
 
     Parameters
     ----------
@@ -155,6 +141,8 @@ class StoredPairs(Dataset[Item]):
     field_of_view
         As for `SimulatedPairs`: range of the grid over the object's bounding box, for k-space
         networks; takes the place of a crop.
+    magnitude
+        Whether magnitudes are read, but for a share of 0.3 of the items.
 
     Raises
     ------
@@ -173,9 +161,11 @@ class StoredPairs(Dataset[Item]):
         seed: int = 0,
         length: int | None = None,
         field_of_view: Sequence[float] | None = None,
+        magnitude: bool = False,
     ) -> None:
         self.folders = find_pairs(Path(folder))
-        self.seed, self.cut = seed, _Cut(crop, field_of_view)
+        self.magnitude = magnitude
+        self.seed, self.cut = seed, Cut(crop, field_of_view)
         self.length = len(self.folders) if length is None else length
 
     def __len__(self) -> int:
@@ -184,7 +174,8 @@ class StoredPairs(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         rng = item_generator(self.seed, "stored", index)
         folder = self.folders[int(rng.integers(len(self.folders)))]
-        return self.cut(read_pair(folder, index), rng, folder)
+        shown = self.magnitude and _magnitude_generator(self.seed, "stored", index) is not None
+        return self.cut(read_pair(folder, index, shown), rng, folder)
 
 
 class _InOrder(Sampler[int]):
@@ -299,6 +290,7 @@ def simulated_pairs(
     build_workers: int = 1,
     turns: bool = False,
     validation: Simulator | None = None,
+    magnitude: bool = False,
 ) -> PairsModule:
     """Pairs from banks of ``phantoms`` under the folder ``bank``, built at first use.
 
@@ -317,6 +309,7 @@ def simulated_pairs(
     check_counts(1, phantoms=phantoms, validation_phantoms=validation_phantoms)
     check_counts(0, workers=workers)
     check_range("scale", scale, 1e-3)
+    check_switch(magnitude=magnitude)
     # with a crop, shapes of several voxel sizes are no hindrance
     alike = crop is not None or len(training.shapes(seed)) == 1
     check_cut(crop, field_of_view, batch_size, alike and field_of_view is None)
@@ -326,7 +319,9 @@ def simulated_pairs(
 
     def items(drawn_by: Simulator, n: int, split: str, length: int) -> SimulatedPairs:
         made = Bank(Path(bank) / split, drawn_by, n, seed, split, build_workers)
-        return SimulatedPairs(made, length, crop, scale, field_of_view=field_of_view, turns=turns)
+        return SimulatedPairs(
+            made, length, crop, scale, field_of_view=field_of_view, turns=turns, magnitude=magnitude
+        )
 
     seen = items(training, phantoms, "train", _ENDLESS)
     unseen = items(validation or training, validation_phantoms, "validate", validation_phantoms)
@@ -342,6 +337,7 @@ def stored_pairs(
     workers: int = 0,
     validation_items: int = 4,
     field_of_view: Sequence[float] | None = None,
+    magnitude: bool = False,
 ) -> PairsModule:
     """Pairs of the user's own; validation lies in a folder of its own.
 
@@ -358,15 +354,20 @@ def stored_pairs(
     check_counts(1, batch_size=batch_size, validation_items=validation_items)
     check_counts(0, workers=workers)
     check_cut(crop, field_of_view, batch_size, alike=crop is not None)
-    return PairsModule(
-        StoredPairs(Path(folder), crop, seed, _ENDLESS, field_of_view),
-        StoredPairs(Path(validation_folder), crop, seed + 1, validation_items, field_of_view),
-        batch_size,
-        workers,
+    check_switch(magnitude=magnitude)
+
+    def items(where: Path | str, seed: int, length: int) -> StoredPairs:
+        return StoredPairs(Path(where), crop, seed, length, field_of_view, magnitude)
+
+    seen, unseen = (
+        items(folder, seed, _ENDLESS),
+        items(validation_folder, seed + 1, validation_items),
     )
+    return PairsModule(seen, unseen, batch_size, workers)
 
 
 _ENDLESS = 2**31 - 1
+_WITHOUT_MAGNITUDE = 0.3
 
 
 def _prepare_process(_: int) -> None:

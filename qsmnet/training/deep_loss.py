@@ -55,10 +55,9 @@ class Deep:
 
     def predict(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return all estimates along a first axis, the result last, zero outside the mask."""
-        inputs = batch.field, batch.support, batch.noise, batch.mask, batch.geometry
         if not hasattr(network, "estimates"):
             return self.loss.predict(network, batch)[None]
-        found = network.estimates(*inputs)  # type: ignore[operator]
+        found = network.estimates(*batch.inputs(network))  # type: ignore[operator]
         return torch.stack(found) * batch.mask
 
     def __call__(

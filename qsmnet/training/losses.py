@@ -56,7 +56,7 @@ class Loss:
 
     def predict(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return the network's susceptibility, zero outside the mask."""
-        chi: Tensor = network(batch.field, batch.support, batch.noise, batch.mask, batch.geometry)
+        chi: Tensor = network(*batch.inputs(network))
         return chi * batch.mask
 
     def __call__(

@@ -72,9 +72,7 @@ class InversionModule(L.LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Predicted susceptibility, zero outside the mask."""
-        chi: Tensor = self.network(
-            batch.field, batch.support, batch.noise, batch.mask, batch.geometry
-        )
+        chi: Tensor = self.network(*batch.inputs(self.network))
         return chi * batch.mask
 
     def current_loss(self) -> Loss | HeLoss | Deep:

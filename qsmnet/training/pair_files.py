@@ -32,11 +32,11 @@ def find_pairs(folder: Path) -> list[Path]:
     return pairs
 
 
-def read_pair(folder: Path, index: int) -> Item:
+def read_pair(folder: Path, index: int, magnitude: bool = False) -> Item:
     """Read a pair as item ``index``; signal voids are unknown, as `LearnedInverter` takes them.
 
     NaN and infinity are zero where they do not matter: susceptibility and noise outside the mask,
-    the field where it is not known.
+    the field where it is not known. With ``magnitude`` its file is read, too, where there is one.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def read_pair(folder: Path, index: int) -> Item:
     InconsistentError
         If the grids differ, the mask is empty, or a field support is not from 0 to 1.
     PhysicsError
-        If a noise map is negative.
+        If a noise map or a magnitude is negative.
     UnreadableError
         If a file cannot be read.
     """
@@ -64,6 +64,7 @@ def read_pair(folder: Path, index: int) -> Item:
             mask=inside,
             geometry=chi.geometry,
             index=index,
+            magnitude=_magnitude(folder, chi, inside) if magnitude else None,
         )
     )
 
@@ -82,12 +83,25 @@ def _support(folder: Path, reference: Volume, mask: Tensor) -> Tensor:
 def _noise(folder: Path, reference: Volume, mask: Tensor) -> Tensor:
     if _find(folder, "noise") is None:
         return torch.zeros(reference.shape)
-    volume = _read(folder, "noise", reference)
-    noise = finite_in_mask(volume.tensor(), mask, volume.path)
-    if bool((noise < 0).any()):
-        problem = "a standard deviation is not negative"
-        raise PhysicsError(volume.path, problem, "give a map in ppm")
-    return noise
+    problem = "a standard deviation is not negative"
+    return _not_negative(folder, "noise", reference, mask, problem, "give a map in ppm")
+
+
+def _magnitude(folder: Path, reference: Volume, mask: Tensor) -> Tensor | None:
+    if _find(folder, "magnitude") is None:
+        return None
+    problem = "a magnitude is not negative"
+    return _not_negative(folder, "magnitude", reference, mask, problem, "check that it is no phase")
+
+
+def _not_negative(
+    folder: Path, name: str, reference: Volume, mask: Tensor, problem: str, fix: str
+) -> Tensor:
+    volume = _read(folder, name, reference)
+    values = finite_in_mask(volume.tensor(), mask, volume.path)
+    if bool((values < 0).any()):
+        raise PhysicsError(volume.path, problem, fix)
+    return values
 
 
 def _read(folder: Path, name: str, reference: Volume | None = None) -> Volume:

@@ -48,6 +48,13 @@ def test_scans_are_not_for_training(tmp_path, capsys):
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
+def test_a_magnitude_that_no_item_would_have_is_refused(tmp_path, capsys):
+    chosen = ("experiment=unrolled_tiny", "network.magnitude=true")
+    assert train(*chosen, f"out={tmp_path / 'run'}") == 2
+    assert "write data.magnitude=true" in one_error(capsys)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
 @pytest.fixture
 def run(finished, tmp_path):
     """A copy of it, to be spoiled."""

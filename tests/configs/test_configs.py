@@ -101,6 +101,19 @@ def test_experiment_is_built(experiment, tmp_path):
     instantiate(config.simulator, _convert_="all")
 
 
+@pytest.mark.parametrize(
+    ("experiment", "data"),
+    [("unrolled", "unrolled"), ("unrolled_tiny", "anatomy"), ("residual", "stored")],
+)
+def test_a_magnitude_is_a_setting_of_network_and_data(experiment, data, tmp_path):
+    plain = root("train", f"experiment={experiment}", f"data={data}", f"out={tmp_path}")
+    assert plain.network.magnitude is plain.data.magnitude is False
+    chosen = ("network.magnitude=true", "data.magnitude=true")
+    config = root("train", f"experiment={experiment}", f"data={data}", *chosen, f"out={tmp_path}")
+    assert config.data.magnitude is True
+    assert instantiate(config.network, _convert_="all").magnitude is True
+
+
 @pytest.mark.parametrize("group", ["loss", "network", "optimizer", "simulator", "trainer"])
 def test_every_part_fits_into_training(group, tmp_path):
     for name in stems(group):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from qsmnet.simulate.corruptions.corruption import Forward, check_share, with_field
@@ -53,22 +53,30 @@ class SignalNoise:
         """Draw signals by label, the decay, and a seed."""
         if rng.random() >= self.probability:
             return None
-        signal = rng.uniform(self.signal[0], self.signal[1], _LABELS).tolist()
-        return {"signal": signal, "decay": uniform(rng, self.decay), "seed": draw_seed(rng)}
+        return draw_signals(rng, self.signal, self.decay)
 
     def apply(self, record: Record, scene: Scene, forward: Forward) -> Scene:  # noqa: ARG002
         """Add what is missing from the noise that is there, in quadrature."""
-        gain = _gain(record, scene)
+        gain = signal_loss(record, scene, scene.segmentation)
         missing = scene.noise * (gain.square() - 1).sqrt()
         noise = white_noise(record["seed"], tuple(gain.shape), gain.device)
         return replace(with_field(scene, missing * noise), noise=scene.noise * gain)
 
 
-def _gain(record: Record, scene: Scene) -> Float[Tensor, "x y z"]:
-    """Largest signal over the signal, from 1."""
+def draw_signals(
+    rng: np.random.Generator, signal: Sequence[float], decay: Sequence[float]
+) -> Record:
+    """Draw a signal for every number of tissue, the decay in 1/ppm, and a seed."""
+    signals = rng.uniform(signal[0], signal[1], _LABELS).tolist()
+    return {"signal": signals, "decay": uniform(rng, decay), "seed": draw_seed(rng)}
+
+
+def signal_loss(
+    record: Record, scene: Scene, regions: Integer[Tensor, "x y z"]
+) -> Float[Tensor, "x y z"]:
+    """Largest signal over the signal, from 1 to 20; regions are numbers of tissue."""
     signal = torch.tensor(record["signal"], device=scene.chi.device)
-    labels = scene.segmentation.long().clamp_max(_LABELS - 1)
     # where nothing is labelled all tissue is one
-    bright = signal.max() / signal[labels]
+    bright = signal.max() / signal[regions.long().clamp_max(_LABELS - 1)]
     decay = (record["decay"] * scene.chi.abs()).clamp_max(math.log(_LARGEST)).exp()
     return torch.where(scene.mask, bright * decay, 1.0).clamp(1.0, _LARGEST)

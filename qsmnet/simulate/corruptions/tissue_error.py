@@ -119,7 +119,7 @@ class _Patterns:
 
     def _offsets(self, kind: str) -> Tensor:
         values = torch.tensor(self.record["offsets"][kind], device=self.scene.chi.device)
-        return values[_regions(self.scene)] * self.scene.mask
+        return values[regions(self.scene)] * self.scene.mask
 
     def _smooth(self, kind: str) -> Tensor:
         return self._noise(0) * (1 + self._offsets(kind)) * self.scene.mask
@@ -146,7 +146,7 @@ class _Patterns:
         return lattice_noise(self.record["seed"] + number, spacing, grid.points(), 0.51 * extent)
 
 
-def _regions(scene: Scene) -> Int[Tensor, "x y z"]:
+def regions(scene: Scene) -> Int[Tensor, "x y z"]:
     """Labels, or levels of susceptibility with equal numbers of voxels."""
     if bool((scene.segmentation > 0).any()):
         return scene.segmentation.long().clamp_max(_REGIONS - 1)
