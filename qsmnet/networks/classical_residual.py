@@ -13,8 +13,8 @@ from qsmnet.networks.problem import (
     Problem,
     Scale,
     Volume,
-    check_magnitude,
     check_scale,
+    check_switch,
     relative_magnitude,
 )
 from qsmnet.networks.small_unet import SmallUNet
@@ -80,7 +80,7 @@ class ClassicalResidual(nn.Module):
         check_start(start, start_iterations)
         check_scale(scale)
         check_padding(padding)
-        check_magnitude(magnitude)
+        check_switch("magnitude", magnitude)
         self.thresholds = [float(threshold) for threshold in thresholds]
         if not all(0 < threshold < 2 / 3 for threshold in self.thresholds):
             raise ValueError(f"thresholds must lie in (0, 2/3), got {self.thresholds}")

@@ -131,10 +131,10 @@ def check_scale(scale: Scale) -> None:
         raise ValueError(f"scale is 'median' or 'rms', got {scale!r}")
 
 
-def check_magnitude(wanted: object) -> None:
+def check_switch(name: str, value: object) -> None:
     """Raise `ValueError` unless it is true or false."""
-    if type(wanted) is not bool:
-        raise ValueError(f"magnitude must be true or false, got {wanted!r}")
+    if type(value) is not bool:
+        raise ValueError(f"{name} must be true or false, got {value!r}")
 
 
 def relative_magnitude(magnitude: Volume | None, mask: Volume) -> Volume:

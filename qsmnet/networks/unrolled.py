@@ -16,8 +16,8 @@ from qsmnet.networks.problem import (
     Problem,
     Scale,
     Volume,
-    check_magnitude,
     check_scale,
+    check_switch,
     relative_magnitude,
 )
 from qsmnet.networks.small_unet import SmallUNet
@@ -79,6 +79,9 @@ class Unrolled(nn.Module):
         Size of the FFT grid over the volume's.
     kernel
         Of D. Train with the kernel that makes the data; a scan wants ``sampled``.
+    noise_input
+        Whether the noise counts: in W, in :math:`\mu` and as an input. Without, every scan is taken
+        to be alike.
     magnitude
         Whether every U-Net is given the gradient-echo magnitude, too (`relative_magnitude`): its
         edges are those of tissue, which susceptibility shares.
@@ -112,6 +115,7 @@ class Unrolled(nn.Module):
         scale: Scale = "median",
         padding: float = 1.25,
         kernel: Kernel = "prism",
+        noise_input: bool = True,
         magnitude: bool = False,
     ) -> None:
         super().__init__()
@@ -120,11 +124,12 @@ class Unrolled(nn.Module):
         check_start(start, start_iterations)
         check_scale(scale)
         check_padding(padding)
-        check_magnitude(magnitude)
+        check_switch("noise_input", noise_input)
+        check_switch("magnitude", magnitude)
         self.iterations, self.fill, self.scale, self.padding = iterations, fill, scale, padding
         self.start, self.start_iterations = start, start_iterations
         self.kernel: Kernel = kernel
-        self.magnitude = magnitude
+        self.takes_noise, self.magnitude = noise_input, magnitude
         distinct = 1 if shared else iterations
         self.priors = nn.ModuleList(
             [SmallUNet(_CHANNELS + magnitude, base, levels, convolutions) for _ in range(distinct)]
@@ -154,8 +159,9 @@ class Unrolled(nn.Module):
         magnitude: Volume | None = None,
     ) -> list[Tensor]:
         """Susceptibility in ppm after each iteration, and last the result: for deep supervision."""
+        told = noise if self.takes_noise else torch.zeros_like(noise)
         problem = Problem.of(
-            field, support, noise, mask, geometry, self.kernel, self.padding, self.scale
+            field, support, told, mask, geometry, self.kernel, self.padding, self.scale
         )
         shown = (relative_magnitude(magnitude, problem.mask),) if self.magnitude else ()
         chi = classical_map(problem, self.start, self.start_iterations)

@@ -5,7 +5,7 @@ import torch
 
 from qsmnet.networks.classical_residual import ClassicalResidual
 from qsmnet.networks.kqsm import KQSM
-from qsmnet.networks.problem import check_magnitude, relative_magnitude
+from qsmnet.networks.problem import check_switch, relative_magnitude
 from qsmnet.networks.unet import UNet
 from qsmnet.networks.unrolled import Unrolled
 
@@ -120,4 +120,4 @@ def test_relative_magnitude_has_a_median_of_one_where_it_is_known(case, magnitud
 @pytest.mark.parametrize("value", [1, "yes", None])
 def test_what_is_neither_true_nor_false_is_refused(value):
     with pytest.raises(ValueError, match="magnitude must be true or false"):
-        check_magnitude(value)
+        check_switch("magnitude", value)
