@@ -50,7 +50,8 @@ class Item:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Item":
         """Apply a change to each volume, such as a crop."""
-        return replace(self, **{name: change(volume) for name, volume in _volumes(self)})
+        changed: dict[str, Any] = {name: change(volume) for name, volume in _volumes(self)}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
