@@ -1,7 +1,8 @@
-"""Put a run's weights into the package: ``python scripts/release_weights.py NAME RUN_FOLDER``.
+"""Put a run's weights into the package: ``python scripts/release_weights.py NAME RUN COMMAND``.
 
-Copies ``weights.safetensors`` and its card to ``qsmnet/weights/NAME.*``, drops what only the run
-needed, and writes the SHA-256 into ``manifest.json``. Loads the result back before it says so.
+Copies ``weights.safetensors`` and its card, with the command that trained it, to
+``qsmnet/weights/NAME.*``, and writes the SHA-256 into ``manifest.json``. Loads the result back
+before it says so.
 """
 
 import hashlib
@@ -15,15 +16,14 @@ _WEIGHTS = Path(__file__).parents[1] / "qsmnet" / "weights"
 _LARGEST_BYTES = 15_000_000
 
 
-def main(name: str, run: str) -> None:
+def main(name: str, run: str, command: str) -> None:
     source = Path(run) / "weights.safetensors"
     load_weights(source)
     content = source.read_bytes()
     if len(content) > _LARGEST_BYTES:
         raise SystemExit(f"{source} has {len(content)} bytes, over {_LARGEST_BYTES}")
     card = json.loads(source.with_suffix(".json").read_text())
-    card["recipe"]["data"].pop("bank", None)
-    card["command"] = f"qsmnet train experiment={name} out=runs/{name}"
+    card["command"] = command
     (_WEIGHTS / f"{name}.safetensors").write_bytes(content)
     (_WEIGHTS / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
     manifest_path = _WEIGHTS / "manifest.json"
@@ -35,4 +35,4 @@ def main(name: str, run: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:4])
