@@ -112,7 +112,9 @@ def draw_curve(metrics: Path, picture: Path) -> None:
         if columns[name]:
             steps, values = np.array(columns[name]).T
             axis.plot(steps, values, label=name, lw=1)
-    left.set(xlabel="step", yscale="log")
+    losses = [value for name in ("train/loss", "val/loss") for _, value in columns[name]]
+    # a loss that is a logarithm itself may be negative
+    left.set(xlabel="step", yscale="log" if min(losses, default=1.0) > 0 else "linear")
     right.set(xlabel="step", ylabel="NRMSE (%)")
     left.legend()
     _save(figure, picture, dpi=80)

@@ -49,6 +49,14 @@ def test_curve_of_the_panel_is_the_error_over_the_kernel(closing):
     assert line.get_ydata() == pytest.approx(expected.error, nan_ok=True)
 
 
+def test_loss_that_is_a_logarithm_may_be_negative(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.csv")
+    for step, loss in ((9, 0.3), (19, -0.4)):
+        log.log_metrics({"train/loss": loss}, step)
+    draw_curve(log.path, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
 def test_loss_curve_is_drawn_of_what_there_is(tmp_path):
     log = MetricsLog(tmp_path / "metrics.csv")
     log.log_metrics({"train/loss": 1.0}, 9)
