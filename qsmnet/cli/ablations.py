@@ -4,6 +4,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import yaml
 
 from qsmnet.cli.compose import compose
 from qsmnet.errors import QsmnetError, UsageError
-from qsmnet.evaluate.ablations import Ablation, Items, summarise_ablation
+from qsmnet.evaluate.ablations import Ablation, summarise_ablation
+from qsmnet.evaluate.case_study import Phantoms
 from qsmnet.evaluate.ledger import check_known
 from qsmnet.simulate.anatomy import Anatomy
 from qsmnet.simulate.simulator import Simulator
@@ -44,14 +46,14 @@ def run(folder: Path, description: str, argv: Sequence[str] | None = None) -> No
 
 
 def _study(config: Mapping[str, Any], args: argparse.Namespace) -> Ablation:
-    def make(items: Items) -> Simulator:
+    def make(items: Phantoms) -> Simulator:
         made: Simulator = compose("simulator", items.simulator, items.overrides)
         if not any(isinstance(source, Anatomy) for source in made.sources.values()):
             return made
         return anatomy_simulator(made, args.labels, config["maps"])
 
-    items = {name: Items(**each) for name, each in config["items"].items()}
-    small = {name: Items(each.simulator, 1, each.overrides) for name, each in items.items()}
+    items = {name: Phantoms(**each) for name, each in config["items"].items()}
+    small = {name: replace(each, count=1) for name, each in items.items()}
     common = [*config["common"], f"data.labels={args.labels}", f"data.bank={args.runs / 'bank'}"]
     common += config["smoke"] if args.smoke else []
     chosen = small if args.smoke else items

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qsmnet.dipole import Kernel
+from qsmnet.evaluate.case_study import Phantoms
 from qsmnet.evaluate.ledger import Ledger, source_commit
 from qsmnet.evaluate.metrics import score
 from qsmnet.evaluate.table import markdown
@@ -19,25 +20,6 @@ _COLUMNS = (*KEY, "nrmse", "reference_nrmse", "steps", "train_hours", "settings"
 
 
 @dataclass(frozen=True)
-class Items:
-    """Volumes that every variant is scored on, and none has trained on.
-
-    Parameters
-    ----------
-    simulator
-        Name of the config.
-    count
-        How many.
-    overrides
-        Of the config.
-    """
-
-    simulator: str
-    count: int
-    overrides: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
 class Ablation:
     """Runs that differ in one thing each, and what they are scored on.
 
@@ -48,7 +30,7 @@ class Ablation:
     common
         Settings of all runs.
     items
-        By name.
+        By name, what every variant is scored on and none has trained on.
     make
         The simulator of items.
     seed
@@ -59,8 +41,8 @@ class Ablation:
 
     variants: Mapping[str, Sequence[str]]
     common: Sequence[str]
-    items: Mapping[str, Items]
-    make: Callable[[Items], Simulator]
+    items: Mapping[str, Phantoms]
+    make: Callable[[Phantoms], Simulator]
     seed: int
     folder: Path
 

@@ -9,7 +9,8 @@ import yaml
 from small_maps import write_map
 
 from qsmnet.cli.compose import compose
-from qsmnet.evaluate.ablations import Ablation, Items, summarise_ablation
+from qsmnet.evaluate.ablations import Ablation, summarise_ablation
+from qsmnet.evaluate.case_study import Phantoms
 
 FOLDER = Path(__file__).parents[2] / "simulations" / "ablations"
 
@@ -39,7 +40,7 @@ def test_items_are_no_training_maps():
 @pytest.fixture
 def study(tmp_path):
     variants = {"as it is": [], "other": ["network.base=4"]}
-    items = {"a": Items("primitives", 2), "b": Items("primitives", 1)}
+    items = {"a": Phantoms("primitives", 2), "b": Phantoms("primitives", 1)}
     return Ablation(variants, ["threads=1"], items, lambda _: None, 1, tmp_path)
 
 
