@@ -1,4 +1,4 @@
-"""Volumes padded to whole cells of a network that halves its grid."""
+"""Volumes padded to whole cells of a network that halves its grid, and cells as channels."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,3 +25,23 @@ def padded_to_cells(channels: Tensor, edge: int, least: tuple[int, int, int]) ->
     cells = [max(low, -(-size // edge)) for size, low in zip(sizes, least, strict=True)]
     missing = [each * edge - size for each, size in zip(cells, sizes, strict=True)]
     return F.pad(channels, [p for n in reversed(missing) for p in (0, n)])
+
+
+def folded(volume: Tensor, edge: int) -> Tensor:
+    """Cubes of ``edge`` voxels as channels: ``(batch, channels * edge^3, x / edge, ...)``."""
+    if edge == 1:
+        return volume
+    batch, channels, x, y, z = volume.shape
+    cubes = volume.reshape(batch, channels, x // edge, edge, y // edge, edge, z // edge, edge)
+    moved = cubes.permute(0, 1, 3, 5, 7, 2, 4, 6)
+    return moved.reshape(batch, channels * edge**3, x // edge, y // edge, z // edge)
+
+
+def unfolded(channels: Tensor, edge: int) -> Tensor:
+    """Undo `folded`."""
+    if edge == 1:
+        return channels
+    batch, deep, x, y, z = channels.shape
+    cubes = channels.reshape(batch, deep // edge**3, edge, edge, edge, x, y, z)
+    moved = cubes.permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return moved.reshape(batch, deep // edge**3, x * edge, y * edge, z * edge)

@@ -25,7 +25,7 @@ class ClassicalResidual(nn.Module):
     r"""Classical map plus a learned correction, the cheapest network that knows D.
 
     .. math:: \chi = \mathrm{mask} \cdot (\chi_0 + U[\chi_0, \mathrm{TKD}_{t_1}, \dots,
-       \mathrm{TKD}_{t_n}, W b, W, \mathrm{mask}, \sigma / s])
+       \mathrm{TKD}_{t_n}, W b, \bar\sigma / \sigma, \mathrm{mask}, \sigma / s])
 
     Voxel size and B0 enter by the classical maps alone. What differs between thresholds lies near
     the cone, so that the network can tell streaks from structure; compare the fields split by
@@ -110,7 +110,7 @@ class ClassicalResidual(nn.Module):
             chi,
             *(truncated_division(problem, threshold) for threshold in self.thresholds),
             problem.weight * problem.field,
-            problem.weight,
+            problem.certainty,
             problem.mask,
             problem.noise * problem.mask,
             *shown,

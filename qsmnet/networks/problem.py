@@ -16,6 +16,7 @@ Scale = Literal["median", "rms"]
 _AXES = (-3, -2, -1)
 _LEAST_SCALE = 1e-9  # ppm, so that an empty field gives an empty map
 _LEAST_SHARE = 0.01  # of the rms: a point source in an empty grid has a median field near zero
+_MOST_CERTAIN = 4.0  # of a certainty
 _BRIGHTEST = 4.0  # next to a coil the signal is many times its median, and says no more
 
 Volume = Float[Tensor, "batch 1 x y z"]
@@ -39,6 +40,10 @@ class Problem:
         W in [0, 1], zero where the field is unknown.
     mask
         1 where susceptibility is sought, else 0.
+    certainty
+        :math:`\min(4, \bar\sigma / \sigma)`, zero where the field is unknown, 1 where the noise is.
+        The phase noise of a voxel is that of the image over its magnitude, so that edges of tissue
+        are edges here, however low the noise.
     noise
         Standard deviation over s, zero where the field is unknown.
     level
@@ -54,6 +59,7 @@ class Problem:
     field: Volume
     weight: Volume
     mask: Volume
+    certainty: Volume
     noise: Volume
     level: Number
     scale: Number
@@ -78,7 +84,8 @@ class Problem:
             noise = noise.float() * known
             inside = known * (mask > 0)
             typical = _medians(noise, inside * (noise > 0))
-            weight = support.float() * _noise_weight(noise, typical)
+            certainty = known * _certainty(noise, typical)
+            weight = support.float() * certainty.clamp_max(1.0).square()
             field = known * (field.float() - _mean(field.float(), weight))
             size = field_scale(field, inside, scale)
             shape = tuple(field.shape[-3:])
@@ -87,6 +94,7 @@ class Problem:
                 field / size,
                 weight,
                 mask.float(),
+                certainty,
                 noise / size,
                 typical / size,
                 size,
@@ -173,10 +181,10 @@ def _medians(volume: Volume, inside: Volume | Bool[Tensor, "batch 1 x y z"]) -> 
     return torch.stack(found).reshape(-1, 1, 1, 1, 1)
 
 
-def _noise_weight(noise: Volume, typical: Number) -> Volume:
-    """``min(1, typical^2 / noise^2)``; 1 where the noise is unknown."""
+def _certainty(noise: Volume, typical: Number) -> Volume:
+    """``min(4, typical / noise)``; 1 where the noise is unknown."""
     ratio = typical / noise.clamp_min(torch.finfo(torch.float32).tiny)
-    return torch.where(noise > typical, ratio, 1.0).square()
+    return torch.where(noise > 0, ratio, 1.0).clamp_max(_MOST_CERTAIN)
 
 
 def _mean(volume: Volume, weight: Volume) -> Number:

@@ -38,7 +38,7 @@ class Unrolled(nn.Module):
     .. math:: \tilde b = W (b - c) + (1 - W) F^{-1} D F z, \qquad
        x = F^{-1} \frac{D F \tilde b + \mu_k F z}{D^2 + \mu_k}, \qquad
        z \leftarrow \mathrm{mask} \cdot (x + U_k[x, z, W b, W (b - c - F^{-1} D F z), \mathrm{mask},
-       W, \sigma / s]).
+       \bar\sigma / \sigma, \sigma / s]).
 
     After the last one comes another step to the data with its own :math:`\mu`, and a factor for the
     whole volume. :math:`\mu_k = \mathrm{softplus}(a_k) + \mathrm{softplus}(c_k) (\sigma/s)^2` and
@@ -60,8 +60,12 @@ class Unrolled(nn.Module):
     ----------
     iterations
         K.
-    base, levels, convolutions
+    base, levels, convolutions, widest, fold
         Of each `SmallUNet`.
+    memory
+        Whether each U-Net is given the last features of the one before, too, which say more than
+        the one estimate that passes between them (compare Adler & Oktem 2018,
+        10.1109/TMI.2018.2799231).
     shared
         Whether all iterations have the same weights.
     start
@@ -117,6 +121,9 @@ class Unrolled(nn.Module):
         kernel: Kernel = "prism",
         noise_input: bool = True,
         magnitude: bool = False,
+        widest: int | None = None,
+        fold: int = 1,
+        memory: bool = False,
     ) -> None:
         super().__init__()
         if type(iterations) is not int or iterations < 1:
@@ -126,14 +133,14 @@ class Unrolled(nn.Module):
         check_padding(padding)
         check_switch("noise_input", noise_input)
         check_switch("magnitude", magnitude)
+        check_switch("memory", memory)
         self.iterations, self.fill, self.scale, self.padding = iterations, fill, scale, padding
         self.start, self.start_iterations = start, start_iterations
         self.kernel: Kernel = kernel
         self.takes_noise, self.magnitude = noise_input, magnitude
         distinct = 1 if shared else iterations
-        self.priors = nn.ModuleList(
-            [SmallUNet(_CHANNELS + magnitude, base, levels, convolutions) for _ in range(distinct)]
-        )
+        sizes = (_CHANNELS + magnitude, base, levels, convolutions, widest, fold, memory)
+        self.priors = nn.ModuleList([SmallUNet(*sizes) for _ in range(distinct)])
         self.strengths = nn.ModuleList([_Strength() for _ in range(distinct)])
         self.final = _Final() if final_consistency else None
 
@@ -165,10 +172,14 @@ class Unrolled(nn.Module):
         )
         shown = (relative_magnitude(magnitude, problem.mask),) if self.magnitude else ()
         chi = classical_map(problem, self.start, self.start_iterations)
-        found = []
+        found, features = [], None
         for k in range(self.iterations):
             part = k % len(self.priors)
-            chi = self._iterate(problem, chi, self.strengths[part], self.priors[part], shown)
+            residual = problem.residual(chi)
+            x = self._consistent(problem, chi, residual, self.strengths[part](problem.level))
+            channels = torch.cat((*_seen(problem, x, chi, residual), *shown), dim=1)
+            correction, features = self.priors[part].recall(channels, features)
+            chi = problem.mask * (x + correction)
             found.append(chi)
         if self.final is not None:
             mu = self.final.strength(problem.level)
@@ -176,33 +187,23 @@ class Unrolled(nn.Module):
             found.append(chi * self.final.factor(problem.level))
         return [problem.scale * each for each in found]
 
-    def _iterate(
-        self,
-        problem: Problem,
-        chi: Volume,
-        strength: nn.Module,
-        prior: nn.Module,
-        shown: tuple[Volume, ...],
-    ) -> Volume:
-        residual = problem.residual(chi)
-        x = self._consistent(problem, chi, residual, strength(problem.level))
-        channels = (
-            x * problem.mask,
-            chi,
-            problem.weight * problem.field,
-            residual,
-            problem.mask,
-            problem.weight,
-            problem.noise * problem.mask,
-            *shown,
-        )
-        corrected: Tensor = problem.mask * (x + prior(torch.cat(channels, dim=1)))
-        return corrected
-
     def _consistent(self, problem: Problem, chi: Volume, residual: Volume, mu: Number) -> Volume:
         if self.fill:
             return problem.consistent(chi, residual, mu)
         return problem.consistent_with_zeros(chi, mu)
+
+
+def _seen(problem: Problem, x: Volume, chi: Volume, residual: Volume) -> tuple[Volume, ...]:
+    """Channels of a prior, `_CHANNELS` of them."""
+    return (
+        x * problem.mask,
+        chi,
+        problem.weight * problem.field,
+        residual,
+        problem.mask,
+        problem.certainty,
+        problem.noise * problem.mask,
+    )
 
 
 class _Strength(nn.Module):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qsmnet.geometry import Triple
+from qsmnet.geometry import Geometry, Triple
 from qsmnet.simulate.acquisition import Acquisition, voxel_size_list
 
 
@@ -24,6 +24,8 @@ class WideAcquisition(Acquisition):
     near
         Share of scans with B0 uniform over that cone; of the others ``axial`` have it along the
         third axis and the rest anywhere up to ``tilt``.
+    always
+        Voxel sizes in mm of common protocols, which are in every list beside the random ones.
 
     Raises
     ------
@@ -34,6 +36,7 @@ class WideAcquisition(Acquisition):
     in_plane: Sequence[float] = (0.5, 3.0)
     cone: float = 35.0
     near: float = 0.5
+    always: Sequence[Sequence[float]] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,12 +47,16 @@ class WideAcquisition(Acquisition):
         if not 0 < self.cone <= 90 or not 0 <= self.near <= 1:
             problem = f"got {self.cone} and {self.near}"
             raise ValueError(f"cone is 0 to 90 degrees and near a share from 0 to 1, {problem}")
+        for size in self.always:
+            # refuses what is no voxel size
+            Geometry(_triple(size), (0.0, 0.0, 1.0))
 
     def sizes(self, seed: int) -> list[Triple]:
         """Every voxel size in mm that can be drawn."""
         if self.voxel_size is not None:
             return super().sizes(seed)
-        return voxel_size_list(seed, self.voxel_sizes, self.isotropic, self.in_plane)
+        drawn = voxel_size_list(seed, self.voxel_sizes, self.isotropic, self.in_plane)
+        return [*drawn, *map(_triple, self.always)]
 
     @property
     def largest_tilt(self) -> float:
@@ -67,3 +74,10 @@ class WideAcquisition(Acquisition):
         cosine = rng.uniform(math.cos(math.radians(min(self.cone, self.tilt))), 1)
         sine, turn = math.sqrt(1 - cosine**2), rng.uniform(0, 2 * math.pi)
         return [sine * math.cos(turn), sine * math.sin(turn), float(cosine)]
+
+
+def _triple(size: Sequence[float]) -> Triple:
+    if len(size) != 3:
+        raise ValueError(f"always holds voxel sizes of three edges in mm, got {list(size)}")
+    x, y, z = (float(edge) for edge in size)
+    return x, y, z

@@ -7,6 +7,7 @@ from itertools import permutations
 import numpy as np
 
 from qsmnet.geometry import Geometry, Triple
+from qsmnet.inversion.learned import axes_with_b0_last
 from qsmnet.simulate.phantom import Phantom
 from qsmnet.training.batch import Item
 
@@ -28,11 +29,17 @@ def mirrored_and_scaled(
 
 
 def turned(item: Item, rng: np.random.Generator) -> Item:
-    """Exchange axes of equal length and mirror any, volumes and geometry alike."""
+    """Exchange axes of equal length and mirror any, volumes and geometry alike.
+
+    Of these orders of axes only those with B0 nearest to the third, if there are any: so it is at
+    inference (`qsmnet.inversion.learned.axes_with_b0_last`), and nothing else need be learned.
+    """
     shape = item.chi.shape
     alike = [
         each for each in permutations(range(3)) if tuple(shape[a] for a in each) == tuple(shape)
     ]
+    last = axes_with_b0_last(item.geometry)[2]
+    alike = [each for each in alike if each[2] == last] or alike
     order = alike[int(rng.integers(len(alike)))]
     axes = [axis for axis in range(3) if rng.random() < 0.5]
     return turned_by(item, order, axes)
