@@ -139,8 +139,10 @@ class Unrolled(nn.Module):
         self.kernel: Kernel = kernel
         self.takes_noise, self.magnitude = noise_input, magnitude
         distinct = 1 if shared else iterations
-        sizes = (_CHANNELS + magnitude, base, levels, convolutions, widest, fold, memory)
-        self.priors = nn.ModuleList([SmallUNet(*sizes) for _ in range(distinct)])
+        sizes = (_CHANNELS + magnitude, base, levels, convolutions, widest, fold)
+        # the first has nothing to recall, unless it is the others, too
+        recalls = [memory and (k > 0 or shared) for k in range(distinct)]
+        self.priors = nn.ModuleList([SmallUNet(*sizes, memory=each) for each in recalls])
         self.strengths = nn.ModuleList([_Strength() for _ in range(distinct)])
         self.final = _Final() if final_consistency else None
 
