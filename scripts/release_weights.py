@@ -1,37 +1,50 @@
 """Put a run's weights into the package: ``python scripts/release_weights.py NAME RUN COMMAND``.
 
-Copies ``weights.safetensors`` and its card, with the command that trained it, to
-``qsmnet/weights/NAME.*``, and writes the SHA-256 into ``manifest.json``. Loads the result back
-before it says so.
+Writes the weights of ``RUN/weights.safetensors`` and its card, with the command that trained them
+and the losses of its first steps (`repeat_training.py` makes them again), to
+``qsmnet/weights/NAME.*``, and the SHA-256 into ``manifest.json``. Loads the result back before it
+says so. Weights of over 15 MB are stored in half precision, and are to be scored as they are stored.
 """
 
-import hashlib
 import json
 import sys
 from pathlib import Path
 
-from qsmnet.weights.store import load_weights, released_names
+import torch
+
+from qsmnet.training.log import read_metrics
+from qsmnet.weights.store import load_weights, released_names, save_weights
 
 _WEIGHTS = Path(__file__).parents[1] / "qsmnet" / "weights"
 _LARGEST_BYTES = 15_000_000
+_FIRST_STEPS = 200
 
 
 def main(name: str, run: str, command: str) -> None:
+    """Write weights, card and manifest."""
     source = Path(run) / "weights.safetensors"
-    load_weights(source)
-    content = source.read_bytes()
-    if len(content) > _LARGEST_BYTES:
-        raise SystemExit(f"{source} has {len(content)} bytes, over {_LARGEST_BYTES}")
-    card = json.loads(source.with_suffix(".json").read_text())
-    card["command"] = command
-    (_WEIGHTS / f"{name}.safetensors").write_bytes(content)
-    (_WEIGHTS / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
+    network, card = load_weights(source)
+    card |= {"command": command, "first_losses": _first_losses(Path(run))}
+    state = network.state_dict()
+    if source.stat().st_size > _LARGEST_BYTES:
+        state = {k: v.half() for k, v in state.items()}
+        card["stored"] = str(torch.half).removeprefix("torch.")
+    path = _WEIGHTS / f"{name}.safetensors"
+    written = save_weights(path, state, card, overwrite=True)
+    size = path.stat().st_size
+    if size > _LARGEST_BYTES:
+        raise SystemExit(f"{path} has {size} bytes, over {_LARGEST_BYTES}")
     manifest_path = _WEIGHTS / "manifest.json"
     manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
-    manifest[name] = hashlib.sha256(content).hexdigest()
+    manifest[name] = written["sha256"]
     manifest_path.write_text(json.dumps(dict(sorted(manifest.items())), indent=2) + "\n")
     load_weights(name)
-    print(f"released {name}: {len(content)} bytes; now {released_names()}")
+    print(f"released {name}: {size} bytes; now {released_names()}")
+
+
+def _first_losses(run: Path) -> dict[int, float]:
+    rows = read_metrics(run / "metrics.csv")
+    return {s: value for s, name, value in rows if name == "train/loss" and s < _FIRST_STEPS}
 
 
 if __name__ == "__main__":

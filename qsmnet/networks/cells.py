@@ -33,8 +33,10 @@ def folded(volume: Tensor, edge: int) -> Tensor:
         return volume
     batch, channels, x, y, z = volume.shape
     cubes = volume.reshape(batch, channels, x // edge, edge, y // edge, edge, z // edge, edge)
-    moved = cubes.permute(0, 1, 3, 5, 7, 2, 4, 6)
-    return moved.reshape(batch, channels * edge**3, x // edge, y // edge, z // edge)
+    # channels last in memory, as convolutions want them: one copy
+    moved = cubes.permute(0, 2, 4, 6, 1, 3, 5, 7)
+    last = moved.reshape(batch, x // edge, y // edge, z // edge, channels * edge**3)
+    return last.permute(0, 4, 1, 2, 3)
 
 
 def unfolded(channels: Tensor, edge: int) -> Tensor:

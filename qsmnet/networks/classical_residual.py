@@ -34,7 +34,7 @@ class ClassicalResidual(nn.Module):
 
     Parameters
     ----------
-    base, levels, convolutions
+    base, levels, convolutions, widest, fold
         Of the `SmallUNet`.
     thresholds
         t of the divisions, in (0, 2/3).
@@ -75,6 +75,8 @@ class ClassicalResidual(nn.Module):
         padding: float = 1.25,
         kernel: Kernel = "prism",
         magnitude: bool = False,
+        widest: int | None = None,
+        fold: int = 1,
     ) -> None:
         super().__init__()
         check_start(start, start_iterations)
@@ -89,7 +91,7 @@ class ClassicalResidual(nn.Module):
         self.kernel: Kernel = kernel
         self.magnitude = magnitude
         channels = 5 + len(self.thresholds) + magnitude
-        self.correction = SmallUNet(channels, base, levels, convolutions)
+        self.correction = SmallUNet(channels, base, levels, convolutions, widest, fold)
 
     def forward(
         self,

@@ -50,10 +50,30 @@ def test_weight_is_one_up_to_the_median_noise(case):
     assert float(problem.level * problem.scale) == pytest.approx(0.002)
 
 
+def test_certainty_is_the_median_noise_over_the_noise(case):
+    field, _, _, mask, geometry = case.item(0)
+    support = torch.ones_like(mask)
+    support[:, :, :2] = 0
+    noise = torch.full_like(field, 0.002)
+    noise[..., :2] = 0.001
+    noise[..., 2] = 0.0001
+    noise[..., -3:] = 0.004
+    inputs = (field, support, noise, support, geometry)
+    for factor in (1.0, 1e-3):
+        scaled = (field, support, factor * noise, support, geometry)
+        certainty = of(scaled).certainty[:, :, 2:]
+        assert torch.allclose(certainty[..., :2], torch.tensor(2.0))
+        assert (certainty[..., 2] == 4).all()
+        assert torch.allclose(certainty[..., 3:-3], torch.tensor(1.0))
+        assert torch.allclose(certainty[..., -3:], torch.tensor(0.5))
+    assert not of(inputs).certainty[:, :, :2].any()
+
+
 def test_unknown_noise_weighs_by_the_support_alone(case):
     field, support, noise, mask, geometry = case.item(0)
     problem = of((field, 0.5 * support, 0 * noise, mask, geometry))
     assert torch.equal(problem.weight, 0.5 * support)
+    assert torch.equal(problem.certainty, (support > 0).float())
     assert float(problem.level) == 0
 
 

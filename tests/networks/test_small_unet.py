@@ -7,8 +7,9 @@ from qsmnet.networks.small_unet import SmallUNet
 
 
 @pytest.mark.parametrize("levels", [1, 3])
-def test_correction_starts_at_zero_and_moves(levels):
-    network = SmallUNet(3, 4, levels, 2)
+@pytest.mark.parametrize("fold", [1, 2])
+def test_correction_starts_at_zero_and_moves(levels, fold):
+    network = SmallUNet(3, 4, levels, 2, fold=fold)
     channels = torch.randn(2, 3, 9, 7, 6)
     assert not network(channels).any()
     network(channels).sum().backward()
@@ -33,3 +34,21 @@ def test_gradients_in_half_precision_are_those_of_single(shape):
         found.append([p.grad.clone() for p in network.parameters()])
     for single, other in zip(*found, strict=True):
         assert float((other - single).norm()) < 0.1 * float(single.norm())
+
+
+def test_no_level_is_wider_than_the_widest():
+    network = SmallUNet(3, 4, 4, 1, widest=9)
+    assert [level.convolutions[0].in_channels for level in network.encoder] == [4, 8, 9, 9]
+
+
+@torch.no_grad()
+def test_features_of_another_count_where_there_is_a_memory():
+    torch.manual_seed(0)
+    channels = torch.randn(1, 3, 24, 24, 24)
+    for memory in (False, True):
+        network = SmallUNet(3, 4, 2, 1, fold=2, memory=memory)
+        torch.nn.init.normal_(network.head.weight)
+        alone, features = network.recall(channels, None)
+        assert features.shape == (1, 4, 12, 12, 12)
+        assert torch.equal(alone, network(channels))
+        assert torch.equal(network.recall(channels, features)[0], alone) != memory

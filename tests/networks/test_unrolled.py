@@ -16,6 +16,8 @@ SHAPE = (16, 15, 12)
 AXES = (-3, -2, -1)
 OBLIQUE = Geometry((0.9, 1.1, 1.6), (0.2, -0.3, 0.93))
 SMALL = {"iterations": 2, "base": 4, "levels": 2, "convolutions": 1, "start_iterations": 4}
+#: Cubes of voxels as channels, and features that pass from one U-Net to the next.
+FOLDED = {"fold": 2, "memory": True, "widest": 6}
 STARTS = ("zero", "tikhonov", "tkd", "tv")
 
 
@@ -104,9 +106,10 @@ def test_unknown_field_that_is_filled_beats_zeros(noiseless):
 
 
 @pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("shape", [{}, FOLDED])
 @torch.no_grad()
-def test_three_times_the_field_and_noise_is_three_times_the_map(case, randomised, start):
-    network = randomised(untrained(start=start))
+def test_three_times_the_field_and_noise_is_three_times_the_map(case, randomised, start, shape):
+    network = randomised(untrained(start=start, **shape))
     field, support, noise, mask, geometry = case.inputs
     chi = network(*case.inputs)
     scaled = network(3 * field, support, 3 * noise, mask, geometry)
@@ -161,9 +164,10 @@ def test_empty_grid_around_the_object_matters_little(case, randomised, padding, 
         assert float((result - chi).norm() / chi.norm()) < tolerance
 
 
-def test_gradient_reaches_every_parameter_after_one_step(case):
+@pytest.mark.parametrize("shape", [{}, FOLDED, FOLDED | {"shared": True}])
+def test_gradient_reaches_every_parameter_after_one_step(case, shape):
     torch.manual_seed(0)
-    network = Unrolled(**SMALL)
+    network = Unrolled(**SMALL | shape)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(2):
         optimizer.zero_grad()
@@ -189,6 +193,17 @@ def test_autocast_keeps_the_steps_to_the_data_in_float32(case, randomised):
     assert torch.allclose(chi, network(*case.inputs), atol=0.05 * float(chi.abs().max()))
 
 
+@torch.no_grad()
+def test_features_of_the_first_prior_reach_the_second(case, randomised):
+    network = randomised(untrained(**FOLDED))
+    first, second = network.estimates(*case.inputs)[:2]
+    torch.nn.init.zeros_(network.priors[1].memory.weight)
+    torch.nn.init.zeros_(network.priors[1].memory.bias)
+    same, other = network.estimates(*case.inputs)[:2]
+    assert torch.equal(same, first)
+    assert not torch.allclose(other, second, atol=1e-3 * float(second.abs().max()))
+
+
 def test_shared_weights_are_those_of_one_iteration():
     one, shared, own = (
         sum(p.numel() for p in Unrolled(**SMALL | changes).parameters())
@@ -207,12 +222,13 @@ def test_estimates_end_with_the_result(case, randomised, final, estimates):
 
 
 def test_sizes_are_those_of_the_documentation():
-    tiny = {"iterations": 3, "base": 8}
+    base = {"base": 32, "widest": 64, "fold": 2, "memory": True}
+    tiny = {"iterations": 3, "base": 16, "widest": 32, "fold": 2, "memory": True}
     literature = {"iterations": 3, "base": 32, "levels": 1, "convolutions": 16, "shared": True}
     sizes = [
-        sum(p.numel() for p in Unrolled(**each).parameters()) for each in ({}, tiny, literature)
+        sum(p.numel() for p in Unrolled(**each).parameters()) for each in (base, tiny, literature)
     ]
-    assert sizes == [1_088_899, 292_141, 448_999]
+    assert sizes == [4_398_518, 696_770, 448_999]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +237,8 @@ def test_sizes_are_those_of_the_documentation():
         ({"iterations": 0}, "iterations must be a whole number"),
         ({"base": 0}, "base must be a whole number"),
         ({"levels": 0}, "levels must be a whole number"),
+        ({"fold": 0}, "fold must be a whole number"),
+        ({"widest": 0}, "widest must be a whole number"),
         ({"start_iterations": 0}, "start_iterations must be"),
         ({"padding": 0.5}, "padding must lie in"),
     ],

@@ -62,6 +62,19 @@ def test_voxels_are_of_half_a_millimetre_to_three():
     assert WideAcquisition(voxel_size=(1, 1, 2)).sizes(1) == [(1.0, 1.0, 2.0)]
 
 
+def test_sizes_of_common_protocols_are_always_there():
+    always = [(0.5, 0.5, 2.0), (0.7, 0.7, 1.4)]
+    sizes = WideAcquisition(voxel_sizes=8, always=always).sizes(1)
+    assert sizes == [*WideAcquisition(voxel_sizes=8).sizes(1), *always]
+    assert WideAcquisition(voxel_size=(1, 1, 2), always=always).sizes(1) == [(1.0, 1.0, 2.0)]
+
+
+@pytest.mark.parametrize("size", [(1.0, 2.0), (0.0, 1.0, 1.0)])
+def test_what_is_no_voxel_size_is_refused(size):
+    with pytest.raises(ValueError, match="voxel size"):
+        WideAcquisition(always=[size])
+
+
 @pytest.mark.parametrize("change", [{"in_plane": (2, 1)}, {"cone": 0}, {"near": 2}])
 def test_ranges_are_checked(change):
     with pytest.raises(ValueError, match=next(iter(change))):

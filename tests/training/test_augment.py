@@ -1,5 +1,7 @@
 """Turned items: the physics of the turned geometry makes the turned field."""
 
+import math
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -53,10 +55,16 @@ def test_axes_of_other_lengths_are_not_exchanged():
     assert len({each.geometry.b0_dir for each in drawn}) > 3
 
 
-def test_cubes_are_turned_every_way():
+def test_cubes_are_turned_every_way_with_b0_nearest_to_the_third_axis():
+    """As at inference, where the axes are exchanged for it."""
     cube = item((10, 10, 10))
+    dx, dy, dz = GEOMETRY.voxel_size
     drawn = [turned(cube, np.random.default_rng(i)) for i in range(60)]
-    assert len({each.geometry.voxel_size for each in drawn}) == 6
+    assert {each.geometry.voxel_size for each in drawn} == {(dx, dy, dz), (dy, dx, dz)}
+    along_x = replace(cube, geometry=Geometry(GEOMETRY.voxel_size, (-0.9, 0.3, 0.2)))
+    turns = [turned(along_x, np.random.default_rng(i)) for i in range(60)]
+    assert {each.geometry.voxel_size for each in turns} == {(dy, dz, dx), (dz, dy, dx)}
+    assert {math.copysign(1, each.geometry.b0_dir[2]) for each in turns} == {-1, 1}
     again = turned(cube, np.random.default_rng(7))
     assert torch.equal(again.chi, drawn[7].chi)
 
