@@ -3,7 +3,8 @@
 Writes the weights of ``RUN/weights.safetensors`` and its card, with the command that trained them
 and the losses of its first steps (`repeat_training.py` makes them again), to
 ``qsmnet/weights/NAME.*``, and the SHA-256 into ``manifest.json``. Loads the result back before it
-says so. Weights of over 15 MB are stored in half precision, and are to be scored as they are stored.
+says so. Weights of over 15 MB are stored in half precision, and are to be scored as they are
+stored.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -180,7 +180,8 @@ class Unrolled(nn.Module):
             residual = problem.residual(chi)
             x = self._consistent(problem, chi, residual, self.strengths[part](problem.level))
             channels = torch.cat((*_seen(problem, x, chi, residual), *shown), dim=1)
-            correction, features = self.priors[part].recall(channels, features)
+            prior = cast("SmallUNet", self.priors[part])
+            correction, features = prior.recall(channels, features)
             chi = problem.mask * (x + correction)
             found.append(chi)
         if self.final is not None:
