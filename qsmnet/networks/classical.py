@@ -16,9 +16,10 @@ Start = Literal["zero", "tikhonov", "tkd", "tv"]
 
 _TIKHONOV = 0.02
 _THRESHOLD = 0.15
-# of `qsmnet.inversion.tv.TV`, whose 2e-5 ppm mm are for a field of about 0.01 ppm, which is 1 here
-_STRENGTH = 2e-3  # mm
-_NOISE_GAIN = 0.06  # mm
+# of total variation in mm: for a noise-free field, times sigma / s, times its square. The best of a
+# grid at 1 mm was 2e-5 to 5e-5 ppm mm up to 0.001 ppm of noise, 1e-4 at 0.002, 4e-4 at 0.005, 8e-4
+# and more at 0.01, where s was 0.007 ppm
+_STRENGTHS = (2e-3, 0.02, 0.1)
 
 
 def check_start(start: Start, iterations: int) -> None:
@@ -72,7 +73,8 @@ def _total_variation(problem: Problem, item: int, iterations: int) -> Tensor:
     if data.scale() == 0 or not bool(data.support.any()):
         return torch.zeros_like(problem.field[item, 0])
     fidelity = Quadratic(data)
-    strength = _STRENGTH + _NOISE_GAIN * float(problem.level[item])
+    level = float(problem.level[item])
+    strength = sum(factor * level**power for power, factor in enumerate(_STRENGTHS))
     prior = TotalVariation(data, strength * fidelity.level)
     solver = Solver(data, fidelity, prior, free=False)
     # to no tolerance: what stops earlier by chance would not be homogeneous

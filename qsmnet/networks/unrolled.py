@@ -26,6 +26,7 @@ from qsmnet.summary import Summary
 _CHANNELS = 7
 _MU = 0.05  # at the start of training, see `Unrolled`
 _MU_NOISE = 1.0  # the same, times (sigma / s)^2: of strong noise the start is left as it is
+_MU_LAST = 10.0  # of the last step: what comes before it has less noise than the data
 _GAIN = 10.0  # of the numbers behind mu: they have further to go than a convolution's weights
 
 
@@ -212,10 +213,10 @@ def _seen(problem: Problem, x: Volume, chi: Volume, residual: Volume) -> tuple[V
 class _Strength(nn.Module):
     """mu as a function of the noise."""
 
-    def __init__(self) -> None:
+    def __init__(self, noisy: float = _MU_NOISE) -> None:
         super().__init__()
         self.still = nn.Parameter(torch.tensor(_inverse_softplus(_MU) / _GAIN))
-        self.noisy = nn.Parameter(torch.tensor(_inverse_softplus(_MU_NOISE) / _GAIN))
+        self.noisy = nn.Parameter(torch.tensor(_inverse_softplus(noisy) / _GAIN))
 
     def forward(self, level: Number) -> Number:
         """Positive; grows with the noise."""
@@ -229,7 +230,7 @@ class _Final(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.strength = _Strength()
+        self.strength = _Strength(_MU_LAST)
         self.change = nn.Parameter(torch.zeros(2))
 
     def factor(self, level: Number) -> Number:
