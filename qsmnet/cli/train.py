@@ -99,12 +99,13 @@ def train(config: DictConfig) -> None:
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)  # noqa: S101
     run = Run(folder, _card(settings), settings["trainer"], whole_number(config, "epoch", 1))
-    run.check(resume)
+    stages = None if config.get("stages") is None else build("stages", config.stages)
+    run.check(resume and stages is None)
     data = build("data", config.data)
     if data.materials:
         run.card["materials"] = data.materials
     with _kept(folder, config) if not resume and is_main_process() else contextlib.nullcontext():
-        card = run.fit(module, data, resume)
+        card = run.fit(module, data, resume) if stages is None else stages.fit(run, module, data)
     if is_main_process():
         print(f"{folder / 'weights.safetensors'}: {card['steps']} steps, {card['validation']}")
 
@@ -116,9 +117,14 @@ def _kept(folder: Path, config: DictConfig) -> Iterator[None]:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
         yield
     finally:
-        if not (folder / "last.ckpt").exists():
+        if not _has_checkpoint(folder):
             for path in (path for name in _FILES for path in folder.glob(name)):
                 path.unlink(missing_ok=True)
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    """Whether a run can go on; one in stages has a folder for each."""
+    return (folder / "last.ckpt").is_file() or any(folder.glob("stage_*/last.ckpt"))
 
 
 def _check_chosen(config: DictConfig) -> None:
@@ -214,7 +220,7 @@ def _folder(config: DictConfig, is_main: bool) -> Path:
 def _check_new(folder: Path) -> None:
     found = [path.name for name in (*_FILES, *_RESULTS) for path in folder.glob(name)]
     if "config.yaml" in found:
-        resumable = "last.ckpt" in found
+        resumable = _has_checkpoint(folder)
         fix = f"resume={folder}, or name" if resumable else "remove it (no checkpoint yet), or name"
         raise OutputError(folder, "holds a run already", f"{fix} another folder")
     if found:
@@ -222,7 +228,7 @@ def _check_new(folder: Path) -> None:
 
 
 def _check_resumable(folder: Path) -> None:
-    begun, resumable = ((folder / name).is_file() for name in ("config.yaml", "last.ckpt"))
+    begun, resumable = (folder / "config.yaml").is_file(), _has_checkpoint(folder)
     if not resumable:
         fix = "remove the folder and start with out=DIR" if begun else "start with out=DIR"
         raise UnreadableError(folder, "holds no last.ckpt to go on from", fix)
@@ -309,9 +315,7 @@ def _range(data: dict[str, Any]) -> dict[str, Any]:
 def _are_cubes(data: dict[str, Any]) -> bool:
     """Whether every item is one, so that `qsmnet.training.augment.turned` turns it any way."""
     simulator = data["training"]
-    drawn = None if simulator.get("same_extent") else simulator["shape"]
-    shape = data.get("crop") or drawn
-    return data.get("field_of_view") is None and shape is not None and len(set(shape)) == 1
+    return not simulator.get("same_extent") and len(set(simulator["shape"])) == 1
 
 
 def _noise_range(acquisition: "Acquisition") -> list[float]:

@@ -35,9 +35,6 @@ class SmallUNet(nn.Module):
         after it (as the 2-D network FFDNet does, Zhang et al. 2018, 10.1109/TIP.2018.2839891). With
         2 a level of 32 channels costs what one of 11 does on the whole grid, and fewer than 16
         channels leave half of a processor's vector unit idle.
-    memory
-        Whether it takes the last features of an earlier U-Net of the same sizes, through a 1x1x1
-        convolution: `recall`.
 
     Raises
     ------
@@ -53,7 +50,6 @@ class SmallUNet(nn.Module):
         convolutions: int,
         widest: int | None = None,
         fold: int = 1,
-        memory: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"base": base, "levels": levels, "convolutions": convolutions, "fold": fold}
@@ -63,7 +59,6 @@ class SmallUNet(nn.Module):
                 raise ValueError(f"{name} must be a whole number from 1, got {size}")
         widths = [min(base * 2**level, widest or base * 2**level) for level in range(levels)]
         self.stem = nn.Conv3d(inputs * fold**3, widths[0], 3, padding=1)
-        self.memory = nn.Conv3d(widths[0], widths[0], 1) if memory else None
         self.encoder = nn.ModuleList([_Level(w, convolutions) for w in widths])
         self.down = nn.ModuleList([nn.Conv3d(a, b, 2, stride=2) for a, b in pairwise(widths)])
         self.up = nn.ModuleList([nn.Conv3d(b, a, 1) for a, b in pairwise(widths)])
@@ -76,17 +71,10 @@ class SmallUNet(nn.Module):
 
     def forward(self, channels: Tensor) -> Tensor:
         """Correction of one channel, float32, on any grid."""
-        return self.recall(channels, None)[0]
-
-    def recall(self, channels: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Correction, and the last features; ``before`` are those of the U-Net before, if any."""
         x, y, z = channels.shape[-3:]
         padded = padded_to_cells(channels, self.multiple, (LEAST_CELLS, LEAST_CELLS, LEAST_CELLS))
         padded = folded(padded, self.fold).to(memory_format=torch.channels_last_3d)
-        state = self.stem(padded)
-        if self.memory is not None and before is not None:
-            state = state + self.memory(before)
-        state = self.encoder[0](F.leaky_relu(state, _SLOPE, inplace=True))
+        state = self.encoder[0](F.leaky_relu(self.stem(padded), _SLOPE, inplace=True))
         skips = []
         for down, level in zip(self.down, self.encoder[1:], strict=True):
             skips.append(state)
@@ -96,7 +84,7 @@ class SmallUNet(nn.Module):
             state = skips[i] + F.interpolate(self.up[i](state), scale_factor=2.0)
             state = self.decoder[i](state)
         head = unfolded(self.head(state), self.fold)
-        return head[..., :x, :y, :z].float(), state
+        return head[..., :x, :y, :z].float()
 
 
 class _Level(nn.Module):

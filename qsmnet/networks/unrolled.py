@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,10 +64,6 @@ class Unrolled(nn.Module):
         K.
     base, levels, convolutions, widest, fold
         Of each `SmallUNet`.
-    memory
-        Whether each U-Net is given the last features of the one before, too, which say more than
-        the one estimate that passes between them (compare Adler & Oktem 2018,
-        10.1109/TMI.2018.2799231).
     shared
         Whether all iterations have the same weights.
     start
@@ -124,7 +121,6 @@ class Unrolled(nn.Module):
         magnitude: bool = False,
         widest: int | None = None,
         fold: int = 1,
-        memory: bool = False,
     ) -> None:
         super().__init__()
         if type(iterations) is not int or iterations < 1:
@@ -134,16 +130,16 @@ class Unrolled(nn.Module):
         check_padding(padding)
         check_switch("noise_input", noise_input)
         check_switch("magnitude", magnitude)
-        check_switch("memory", memory)
         self.iterations, self.fill, self.scale, self.padding = iterations, fill, scale, padding
         self.start, self.start_iterations = start, start_iterations
         self.kernel: Kernel = kernel
         self.takes_noise, self.magnitude = noise_input, magnitude
         distinct = 1 if shared else iterations
-        sizes = (_CHANNELS + magnitude, base, levels, convolutions, widest, fold)
-        # the first has nothing to recall, unless it is the others, too
-        recalls = [memory and (k > 0 or shared) for k in range(distinct)]
-        self.priors = nn.ModuleList([SmallUNet(*sizes, memory=each) for each in recalls])
+        sizes: dict[str, Any] = {"inputs": _CHANNELS + magnitude, "base": base, "levels": levels}
+        sizes |= {"convolutions": convolutions, "widest": widest, "fold": fold}
+        #: What `qsmnet.weights.store.build_network` makes one of the priors of.
+        self.prior_config = {"_target_": f"{SmallUNet.__module__}.{SmallUNet.__name__}", **sizes}
+        self.priors = nn.ModuleList([SmallUNet(**sizes) for _ in range(distinct)])
         self.strengths = nn.ModuleList([_Strength() for _ in range(distinct)])
         self.final = _Final() if final_consistency else None
 
@@ -169,45 +165,67 @@ class Unrolled(nn.Module):
         magnitude: Volume | None = None,
     ) -> list[Tensor]:
         """Susceptibility in ppm after each iteration, and last the result: for deep supervision."""
-        told = noise if self.takes_noise else torch.zeros_like(noise)
-        problem = Problem.of(
-            field, support, told, mask, geometry, self.kernel, self.padding, self.scale
-        )
-        shown = (relative_magnitude(magnitude, problem.mask),) if self.magnitude else ()
-        chi = classical_map(problem, self.start, self.start_iterations)
-        found, features = [], None
+        problem = self.problem(field, support, noise, mask, geometry)
+        chi, found = self.begin(problem), []
         for k in range(self.iterations):
-            part = k % len(self.priors)
-            residual = problem.residual(chi)
-            x = self._consistent(problem, chi, residual, self.strengths[part](problem.level))
-            channels = torch.cat((*_seen(problem, x, chi, residual), *shown), dim=1)
-            prior = cast("SmallUNet", self.priors[part])
-            correction, features = prior.recall(channels, features)
-            chi = problem.mask * (x + correction)
+            channels = self.seen(problem, k, chi, magnitude)
+            chi = channels[:, :1] + problem.mask * self.prior(k)(channels)
             found.append(chi)
         if self.final is not None:
-            mu = self.final.strength(problem.level)
-            chi = self._consistent(problem, chi, problem.residual(chi), mu) * problem.mask
-            found.append(chi * self.final.factor(problem.level))
+            found.append(self.last(problem, chi))
         return [problem.scale * each for each in found]
+
+    def problem(
+        self,
+        field: Volume,
+        support: Volume,
+        noise: Volume,
+        mask: Volume,
+        geometry: Sequence[Geometry],
+    ) -> Problem:
+        """Scaled field, as this network weighs it; all of its maps are over the problem's scale."""
+        told = noise if self.takes_noise else torch.zeros_like(noise)
+        return Problem.of(
+            field, support, told, mask, geometry, self.kernel, self.padding, self.scale
+        )
+
+    def begin(self, problem: Problem) -> Volume:
+        """Estimate that the first iteration is given."""
+        return classical_map(problem, self.start, self.start_iterations)
+
+    def prior(self, iteration: int) -> nn.Module:
+        """U-Net of an iteration."""
+        return self.priors[iteration % len(self.priors)]
+
+    def seen(
+        self, problem: Problem, iteration: int, chi: Volume, magnitude: Volume | None
+    ) -> Float[Tensor, "batch channel x y z"]:
+        """Return what the U-Net of an iteration is given; the first channel is what it corrects."""
+        residual = problem.residual(chi)
+        mu = self.strengths[iteration % len(self.priors)](problem.level)
+        channels = (
+            self._consistent(problem, chi, residual, mu) * problem.mask,
+            chi,
+            problem.weight * problem.field,
+            residual,
+            problem.mask,
+            problem.certainty,
+            problem.noise * problem.mask,
+        )
+        shown = (relative_magnitude(magnitude, problem.mask),) if self.magnitude else ()
+        return torch.cat((*channels, *shown), dim=1)
+
+    def last(self, problem: Problem, chi: Volume) -> Volume:
+        """Step to the data and factor after the last iteration; only with ``final_consistency``."""
+        assert self.final is not None  # noqa: S101
+        mu = self.final.strength(problem.level)
+        stepped = self._consistent(problem, chi, problem.residual(chi), mu) * problem.mask
+        return stepped * self.final.factor(problem.level)
 
     def _consistent(self, problem: Problem, chi: Volume, residual: Volume, mu: Number) -> Volume:
         if self.fill:
             return problem.consistent(chi, residual, mu)
         return problem.consistent_with_zeros(chi, mu)
-
-
-def _seen(problem: Problem, x: Volume, chi: Volume, residual: Volume) -> tuple[Volume, ...]:
-    """Channels of a prior, `_CHANNELS` of them."""
-    return (
-        x * problem.mask,
-        chi,
-        problem.weight * problem.field,
-        residual,
-        problem.mask,
-        problem.certainty,
-        problem.noise * problem.mask,
-    )
 
 
 class _Strength(nn.Module):

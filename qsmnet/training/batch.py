@@ -120,13 +120,6 @@ class Told(Dataset[Item | Failure]):
             return Failure(type(error), error.source, error.problem, error.fix)
 
 
-def collate_told(items: Sequence[Item | Failure]) -> Batch | Failure:
-    """Stack items, unless one is a failure."""
-    good = [item for item in items if isinstance(item, Item)]
-    failed = [item for item in items if isinstance(item, Failure)]
-    return failed[0] if failed else collate(good)
-
-
 def collate(items: Sequence[Item]) -> Batch:
     """Stack items and add the channel axis."""
     parts = {name: [getattr(item, name) for item in items] for name in _VOLUMES}
@@ -140,3 +133,12 @@ def collate(items: Sequence[Item]) -> Batch:
         geometry=tuple(item.geometry for item in items),
         items=tuple(item.index for item in items),
     )
+
+
+def collate_told(
+    items: Sequence[Item | Failure], stack: Callable[[Sequence[Item]], Batch] = collate
+) -> Batch | Failure:
+    """Stack items, unless one is a failure."""
+    good = [item for item in items if isinstance(item, Item)]
+    failed = [item for item in items if isinstance(item, Failure)]
+    return failed[0] if failed else stack(good)

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -23,7 +24,15 @@ from qsmnet.simulate.randomness import item_generator
 from qsmnet.simulate.scene import Scene
 from qsmnet.simulate.simulator import Simulator
 from qsmnet.training.augment import mirrored_and_scaled, turned
-from qsmnet.training.batch import Batch, Failure, Item, Told, collate_told, without_voids
+from qsmnet.training.batch import (
+    Batch,
+    Failure,
+    Item,
+    Told,
+    collate,
+    collate_told,
+    without_voids,
+)
 from qsmnet.training.checks import check_counts, check_cut, check_range, check_switch
 from qsmnet.training.cut import Cut
 from qsmnet.training.pair_files import find_pairs, read_pair
@@ -90,8 +99,10 @@ class SimulatedPairs(Dataset[Item]):
         phantom = mirrored_and_scaled(self.bank.phantom(number), rng, self.scale)
         item = self._measured(phantom, record, index)
         told = float(2.0 ** rng.uniform(-1, 1)) if rng.random() < self.misstated else 1.0
-        cut = self.cut(replace(item, noise=item.noise * told), rng, "simulator.shape")
-        return turned(cut, rng) if self.turns else cut
+        item = replace(item, noise=item.noise * told)
+        # before it is cut: of a cube any axes can be exchanged
+        item = turned(item, rng) if self.turns else item
+        return self.cut(item, rng, "simulator.shape")
 
     def _measured(self, phantom: Phantom, record: Record, index: int) -> Item:
         scene = self.bank.simulator.measure([phantom], [record])[0]
@@ -212,6 +223,8 @@ class PairsModule(L.LightningDataModule):
         Of both.
     workers
         Loader processes; 0 loads in the training process.
+    stack
+        Makes a batch of items.
     """
 
     #: Of each split, what its items are made of that is no code: files with their SHA-256.
@@ -223,10 +236,11 @@ class PairsModule(L.LightningDataModule):
         validation: Dataset[Item],
         batch_size: int = 1,
         workers: int = 1,
+        stack: Callable[[Sequence[Item]], Batch] = collate,
     ) -> None:
         super().__init__()
         self.training, self.validation = training, validation
-        self.batch_size, self.workers = batch_size, workers
+        self.batch_size, self.workers, self.stack = batch_size, workers, stack
 
     def position(self) -> tuple[int, int]:
         """First item to see, and the stride, for this process at the trainer's step."""
@@ -265,7 +279,7 @@ class PairsModule(L.LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=workers,
-            collate_fn=collate_told,
+            collate_fn=partial(collate_told, stack=self.stack),
             worker_init_fn=_prepare_process,
             # else every pass would draw from the state that a checkpoint holds
             generator=torch.Generator(),

@@ -35,6 +35,8 @@ class Loss:
     kspace
         Of the mean absolute error of the spectrum, each sample divided by the square root of the
         truth's local amplitude so that neither the centre nor the rim dominates.
+    free_mean
+        Whether the mean over the mask is removed; of a part of an object it means something.
 
     Raises
     ------
@@ -47,9 +49,10 @@ class Loss:
     gradient: float = 0.3
     data_consistency: float = 0.0
     kspace: float = 0.0
+    free_mean: bool = True
 
     def __post_init__(self) -> None:
-        weights = vars(self)
+        weights = {name: value for name, value in vars(self).items() if name != "free_mean"}
         usable = all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in weights.values())
         if not usable or not any(weights.values()):
             raise ValueError(f"weights must be numbers from 0, not all 0, got {weights}")
@@ -64,9 +67,10 @@ class Loss:
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return the sum, and each term by name, unweighted."""
         chi, mask, geometry = batch.chi, batch.mask, batch.geometry
-        truth = demeaned(chi, mask)
+        centred = demeaned if self.free_mean else _masked
+        truth = centred(chi, mask)
         scale = robust_scale(truth, mask)
-        error = (demeaned(prediction.float(), mask) - truth) / scale
+        error = (centred(prediction.float(), mask) - truth) / scale
         terms = {}
         if self.l1:
             terms["l1"] = masked_mean(error.abs(), mask)
@@ -92,6 +96,10 @@ def demeaned(
     """Zero mean in the mask, zero outside."""
     mean = (volume * mask).sum(_AXES, keepdim=True) / mask.sum(_AXES, keepdim=True).clamp_min(1.0)
     return (volume - mean) * mask
+
+
+def _masked(volume: Tensor, mask: Tensor) -> Tensor:
+    return volume * mask
 
 
 def masked_mean(values: Tensor, mask: Tensor, per_item: bool = False) -> Tensor:

@@ -90,7 +90,8 @@ class Muon(Optimizer):
         average.lerp_(gradient, 1 - momentum)
         matrix = _as_matrix(gradient.lerp(average, momentum))
         scale = _RMS * math.sqrt(max(matrix.shape))
-        return scale * orthogonalised(matrix).reshape(parameter.shape)
+        update: Tensor = scale * orthogonalised(matrix).reshape(parameter.shape)
+        return update
 
     def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state = self.state[parameter]
@@ -103,7 +104,8 @@ class Muon(Optimizer):
         state["square"].lerp_(gradient.square(), 1 - second)
         mean = state["mean"] / (1 - first ** state["step"])
         square = state["square"] / (1 - second ** state["step"])
-        return mean / (square.sqrt() + 1e-8)
+        update: Tensor = mean / (square.sqrt() + 1e-8)
+        return update
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
@@ -118,7 +120,8 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     for _ in range(_STEPS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if flat else x.T
+    result: Tensor = x if flat else x.T
+    return result
 
 
 def _as_matrix(kernel: Tensor) -> Tensor:

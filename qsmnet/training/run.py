@@ -57,12 +57,15 @@ class Run:
         Arguments of Lightning's Trainer: ``max_steps``, ``precision``, ``devices``, ...
     epoch
         Steps between validations, pictures and checkpoints.
+    pictures
+        Whether there are any.
     """
 
     folder: Path
     card: Card
     trainer: Mapping[str, Any]
     epoch: int
+    pictures: bool = True
 
     @property
     def checkpoint(self) -> Path:
@@ -128,13 +131,14 @@ class Run:
         # what it says of hardware, of signals and of other products is no news of the run
         for name in ("utilities.rank_zero", "trainer.connectors.signal_connector"):
             logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
-        shown = [StepsBar()] if (self.trainer or {}).get("enable_progress_bar", True) else []
+        shown: list[L.Callback] = [Pictures(self.folder)] if self.pictures else []
+        shown += [StepsBar()] if (self.trainer or {}).get("enable_progress_bar", True) else []
         try:
             with _quiet():
                 return L.Trainer(
                     default_root_dir=self.folder,
                     logger=self._metrics,
-                    callbacks=[every_epoch(self.folder), Pictures(self.folder), *shown],
+                    callbacks=[every_epoch(self.folder), *shown],
                     plugins=[WholeCheckpoints()],
                     limit_train_batches=self.epoch,
                     use_distributed_sampler=False,

@@ -39,16 +39,3 @@ def test_gradients_in_half_precision_are_those_of_single(shape):
 def test_no_level_is_wider_than_the_widest():
     network = SmallUNet(3, 4, 4, 1, widest=9)
     assert [level.convolutions[0].in_channels for level in network.encoder] == [4, 8, 9, 9]
-
-
-@torch.no_grad()
-def test_features_of_another_count_where_there_is_a_memory():
-    torch.manual_seed(0)
-    channels = torch.randn(1, 3, 24, 24, 24)
-    for memory in (False, True):
-        network = SmallUNet(3, 4, 2, 1, fold=2, memory=memory)
-        torch.nn.init.normal_(network.head.weight)
-        alone, features = network.recall(channels, None)
-        assert features.shape == (1, 4, 12, 12, 12)
-        assert torch.equal(alone, network(channels))
-        assert torch.equal(network.recall(channels, features)[0], alone) != memory

@@ -16,8 +16,8 @@ SHAPE = (16, 15, 12)
 AXES = (-3, -2, -1)
 OBLIQUE = Geometry((0.9, 1.1, 1.6), (0.2, -0.3, 0.93))
 SMALL = {"iterations": 2, "base": 4, "levels": 2, "convolutions": 1, "start_iterations": 4}
-#: Cubes of voxels as channels, and features that pass from one U-Net to the next.
-FOLDED = {"fold": 2, "memory": True, "widest": 6}
+#: Cubes of voxels as channels.
+FOLDED = {"fold": 2, "widest": 6}
 STARTS = ("zero", "tikhonov", "tkd", "tv")
 
 
@@ -193,17 +193,6 @@ def test_autocast_keeps_the_steps_to_the_data_in_float32(case, randomised):
     assert torch.allclose(chi, network(*case.inputs), atol=0.05 * float(chi.abs().max()))
 
 
-@torch.no_grad()
-def test_features_of_the_first_prior_reach_the_second(case, randomised):
-    network = randomised(untrained(**FOLDED))
-    first, second = network.estimates(*case.inputs)[:2]
-    torch.nn.init.zeros_(network.priors[1].memory.weight)
-    torch.nn.init.zeros_(network.priors[1].memory.bias)
-    same, other = network.estimates(*case.inputs)[:2]
-    assert torch.equal(same, first)
-    assert not torch.allclose(other, second, atol=1e-3 * float(second.abs().max()))
-
-
 def test_shared_weights_are_those_of_one_iteration():
     one, shared, own = (
         sum(p.numel() for p in Unrolled(**SMALL | changes).parameters())
@@ -222,8 +211,8 @@ def test_estimates_end_with_the_result(case, randomised, final, estimates):
 
 
 def test_sizes_are_those_of_the_documentation():
-    base = {"base": 32, "widest": 64, "fold": 2, "memory": True}
-    tiny = {"iterations": 3, "base": 16, "widest": 32, "fold": 2, "memory": True}
+    base = {"base": 32, "widest": 64, "fold": 2}
+    tiny = {"iterations": 3, "base": 16, "widest": 32, "fold": 2}
     literature = {"iterations": 3, "base": 32, "levels": 1, "convolutions": 16, "shared": True}
     sizes = [
         sum(p.numel() for p in Unrolled(**each).parameters()) for each in (base, tiny, literature)

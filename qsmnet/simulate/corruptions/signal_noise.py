@@ -36,11 +36,15 @@ class SignalNoise:
         Range of m; the brightest tissue has 1.
     decay
         Range of :math:`\rho` in 1/ppm.
+    told
+        Range of the relative standard deviation by which the noise that is told errs from voxel to
+        voxel: it is known from a magnitude with noise of its own.
     """
 
     probability: float = 0.5
     signal: Sequence[float] = (0.5, 1.0)
     decay: Sequence[float] = (1.0, 8.0)
+    told: Sequence[float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         check_share("probability", self.probability)
@@ -53,14 +57,15 @@ class SignalNoise:
         """Draw signals by label, the decay, and a seed."""
         if rng.random() >= self.probability:
             return None
-        return draw_signals(rng, self.signal, self.decay)
+        return {**draw_signals(rng, self.signal, self.decay), "told": uniform(rng, self.told)}
 
     def apply(self, record: Record, scene: Scene, forward: Forward) -> Scene:  # noqa: ARG002
         """Add what is missing from the noise that is there, in quadrature."""
         gain = signal_loss(record, scene, scene.segmentation)
         missing = scene.noise * (gain.square() - 1).sqrt()
         noise = white_noise(record["seed"], tuple(gain.shape), gain.device)
-        return replace(with_field(scene, missing * noise), noise=scene.noise * gain)
+        wrong = record["told"] * white_noise(record["seed"] + 1, tuple(gain.shape), gain.device)
+        return replace(with_field(scene, missing * noise), noise=scene.noise * gain * wrong.exp())
 
 
 def draw_signals(
