@@ -44,7 +44,9 @@ def main(name: str, run: str, command: str) -> None:
 
 
 def _first_losses(run: Path) -> dict[int, float]:
-    rows = read_metrics(run / "metrics.csv")
+    # of a training in stages, the first one's
+    logs = (run / "metrics.csv", run / "stage_1" / "metrics.csv")
+    rows = read_metrics(next(path for path in logs if path.exists()))
     return {s: value for s, name, value in rows if name == "train/loss" and s < _FIRST_STEPS}
 
 

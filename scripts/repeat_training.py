@@ -30,10 +30,10 @@ def main() -> None:
     kept = {int(step): loss for step, loss in card["first_losses"].items()}
     command = short_command(card, arguments.labels, arguments.out, max(kept) + 1)
     command += [f"data.bank={arguments.bank}"] if arguments.bank else []
+    log = arguments.out / ("stage_1" if "stages" in card else "") / "metrics.csv"
     print(shlex.join(command), flush=True)
     subprocess.run(command, check=True)
-    rows = read_metrics(arguments.out / "metrics.csv")
-    again = {step: value for step, name, value in rows if name == "train/loss"}
+    again = {step: value for step, name, value in read_metrics(log) if name == "train/loss"}
     differences = {step: abs(again[step] - loss) for step, loss in kept.items()}
     for step, difference in differences.items():
         print(f"step {step + 1}: {kept[step]:.4f} {again[step]:.4f} {difference:.2e}")
@@ -48,6 +48,8 @@ def short_command(card: Card, labels: str, out: Path, steps: int) -> list[str]:
     kept = [word for word in words if not word.startswith("out=")]
     length = card["recipe"]["schedule_steps"]
     changed = [f"trainer.max_steps={steps}", f"schedule_steps={length}", f"epoch={steps}"]
+    # of a training in stages the first is enough
+    changed += ["network.iterations=1", "stages.fitted_scenes=0"] if "stages" in card else []
     return [*kept, f"out={out}", *changed]
 
 

@@ -26,11 +26,14 @@ class Scenes:
         Where they come from.
     count
         How many.
+    workers
+        Processes that simulate; 0 is this one.
     """
 
     folder: Path
     items: Dataset[Item]
     count: int
+    workers: int = 0
 
     def simulate(self) -> None:
         """Write the scenes that are missing.
@@ -44,7 +47,7 @@ class Scenes:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = [index for index in range(self.count) if not self._path(index).exists()]
-        for index, batch in zip(missing, _loader(self.items, missing), strict=True):
+        for index, batch in zip(missing, self._loader(missing), strict=True):
             if isinstance(batch, Failure):
                 batch.throw()
             with atomic_write(self._path(index), overwrite=True) as part:
@@ -60,6 +63,18 @@ class Scenes:
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:05d}.pt"
 
+    def _loader(self, indices: Sequence[int]) -> DataLoader[Item | Failure]:
+        """Scenes in order."""
+        return DataLoader(
+            Subset(Told(self.items), list(indices)),
+            batch_size=1,
+            num_workers=self.workers,
+            collate_fn=collate_told,
+            worker_init_fn=_one_thread,
+            multiprocessing_context="spawn" if self.workers else None,
+            generator=torch.Generator(),
+        )
+
 
 def _plain(batch: Batch) -> dict[str, object]:
     (geometry,) = batch.geometry
@@ -70,20 +85,6 @@ def _plain(batch: Batch) -> dict[str, object]:
 def _triple(values: Sequence[float]) -> Triple:
     x, y, z = values
     return x, y, z
-
-
-def _loader(items: Dataset[Item], indices: Sequence[int]) -> DataLoader[Item | Failure]:
-    """Scenes in order, drawn by two other processes where there are several."""
-    several = len(indices) > 1
-    return DataLoader(
-        Subset(Told(items), list(indices)),
-        batch_size=1,
-        num_workers=2 if several else 0,
-        collate_fn=collate_told,
-        worker_init_fn=_one_thread,
-        multiprocessing_context="spawn" if several else None,
-        generator=torch.Generator(),
-    )
 
 
 def _one_thread(_: int) -> None:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -77,7 +78,7 @@ class Stages:
             problem = "training in stages is for an unrolled network with network.shared=false"
             raise UsageError("stages", problem, "write stages=null, or network=unrolled")
         scenes = {
-            split: Scenes(run.folder / "scenes" / split, items, count)
+            split: Scenes(run.folder / "scenes" / split, items, count, data.workers)
             for split, items, count in (
                 ("train", data.training, self.scenes),
                 ("validate", data.validation, self.validation_scenes),
@@ -85,7 +86,9 @@ class Stages:
         }
         for each in scenes.values():
             each.simulate()
-        cards = [self._stage(run, module, network, scenes, k) for k in range(network.iterations)]
+        cards = [
+            self._stage(run, module, scenes, k, data.workers) for k in range(network.iterations)
+        ]
         if network.final is not None and self.fitted_scenes:
             self._fit_last(run, network, scenes["train"])
         card = {
@@ -103,11 +106,12 @@ class Stages:
         self,
         run: Run,
         module: InversionModule,
-        network: Unrolled,
         scenes: Mapping[str, Scenes],
         k: int,
+        workers: int,
     ) -> Card:
         """Train U-Net ``k``, or take it as it was trained before."""
+        network = cast("Unrolled", module.network)
         folder, before = (run.folder / f"stage_{each}" for each in (k + 1, k))
         weights = folder / "weights.safetensors"
         if not weights.exists():
@@ -115,18 +119,18 @@ class Stages:
                 prepare(network, k, each, folder / split, before / split)
                 # gigabytes, which nothing reads again
                 shutil.rmtree(before / split, ignore_errors=True)
-            self._train(run, module, network, k, folder)
+            self._train(run, module, k, folder, workers)
         trained, card = load_weights(weights)
         network.prior(k).load_state_dict(trained.state_dict())
         return card
 
-    def _train(
-        self, run: Run, module: InversionModule, network: Unrolled, k: int, folder: Path
-    ) -> None:
+    def _train(self, run: Run, module: InversionModule, k: int, folder: Path, workers: int) -> None:
+        network = cast("Unrolled", module.network)
         size, seed = self.crop, module.seed
         crops = PairsModule(
             Crops(folder / "train", size, seed, f"train {k}", _ENDLESS),
             Crops(folder / "validate", size, seed, f"validate {k}", self.validation_crops),
+            workers=workers,
             stack=collate_crops,
         )
         stage = InversionModule(

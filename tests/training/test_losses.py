@@ -87,6 +87,15 @@ def test_l1_and_l2_by_hand(batch):
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_constant_counts_where_the_mean_is_not_free(batch):
+    loss = Loss(l1=1.0, gradient=0.0, free_mean=False)
+    offset = batch.chi + 0.01
+    total = float(loss(offset, batch)[0])
+    sizes = [float(c[m > 0].abs().mean()) for c, m in zip(batch.chi, batch.mask, strict=True)]
+    assert total == pytest.approx(sum(0.01 / size for size in sizes) / 2, rel=1e-4)
+    assert float(Loss(l1=1.0, gradient=0.0)(offset, batch)[0]) < 1e-5
+
+
 @pytest.mark.parametrize("term", TERMS)
 def test_gradient_is_finite_even_at_the_truth_and_without_a_mask(term, batch):
     empty = replace(batch, mask=torch.cat([batch.mask[:1], 0 * batch.mask[1:]]))

@@ -52,6 +52,8 @@ class SignalNoise:
             raise ValueError(f"signal must be two increasing shares, got {list(self.signal)}")
         if not 0 <= self.decay[0] <= self.decay[1]:
             raise ValueError(f"decay must be two increasing numbers, got {list(self.decay)}")
+        if not 0 <= self.told[0] <= self.told[1] <= 1:
+            raise ValueError(f"told must be two increasing shares, got {list(self.told)}")
 
     def draw(self, rng: np.random.Generator) -> Record | None:
         """Draw signals by label, the decay, and a seed."""

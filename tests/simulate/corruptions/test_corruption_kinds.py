@@ -114,6 +114,15 @@ def test_noise_follows_the_signal():
     assert float((scene.noise / noisy.noise)[strong].mean()) > float(ratio.mean())
 
 
+def test_what_is_told_errs_and_the_field_does_not():
+    noisy = NOISY.scene(3, 1)
+    exact, wrong = (applied(SignalNoise(told=(t, t)), noisy) for t in (0.0, 0.1))
+    assert torch.equal(exact.local_field, wrong.local_field)
+    ratio = (wrong.noise / exact.noise)[wrong.mask].log()
+    assert float(ratio.std()) == pytest.approx(0.1, rel=0.05)
+    assert abs(float(ratio.mean())) < 0.01
+
+
 def test_a_scan_without_noise_stays_without(clean):
     scene = applied(SignalNoise(), clean)
     assert torch.equal(scene.local_field, clean.local_field)
@@ -223,6 +232,7 @@ def test_a_mask_too_small_for_a_method_has_no_background(clean):
         (Holes, {"strong": -1}),
         (SignalNoise, {"signal": (0, 1)}),
         (SignalNoise, {"decay": (2, 1)}),
+        (SignalNoise, {"told": (0.1, 0)}),
         (TissueError, {"strength": (0.5, 0.1)}),
         (Remainder, {"degree": 0}),
         (Remainder, {"strength": (-1, 1)}),
