@@ -114,6 +114,15 @@ def test_noise_follows_the_signal():
     assert float((scene.noise / noisy.noise)[strong].mean()) > float(ratio.mean())
 
 
+def test_texture_of_the_signal_is_in_the_noise():
+    noisy = NOISY.scene(3, 1)
+    plain, textured = (applied(SignalNoise(texture=(t, t)), noisy) for t in (0.0, 0.2))
+    ratio = (textured.noise / plain.noise)[plain.mask].log()
+    assert float(ratio.std()) == pytest.approx(0.2, rel=0.5)
+    normal = ((textured.local_field - textured.local_field_exact) / textured.noise)[plain.mask]
+    assert float(normal.std()) == pytest.approx(1.0, abs=0.03)
+
+
 def test_what_is_told_errs_and_the_field_does_not():
     noisy = NOISY.scene(3, 1)
     exact, wrong = (applied(SignalNoise(told=(t, t)), noisy) for t in (0.0, 0.1))
@@ -233,6 +242,7 @@ def test_a_mask_too_small_for_a_method_has_no_background(clean):
         (SignalNoise, {"signal": (0, 1)}),
         (SignalNoise, {"decay": (2, 1)}),
         (SignalNoise, {"told": (0.1, 0)}),
+        (SignalNoise, {"texture": (0, 2)}),
         (TissueError, {"strength": (0.5, 0.1)}),
         (Remainder, {"degree": 0}),
         (Remainder, {"strength": (-1, 1)}),
