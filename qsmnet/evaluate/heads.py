@@ -18,6 +18,7 @@ from qsmnet.simulate import tissue
 from qsmnet.simulate.head.labels import label_files
 from qsmnet.simulate.head.protocol import Protocol
 from qsmnet.simulate.head.scan import HeadScan
+from qsmnet.simulate.head.signal import field_noise
 from qsmnet.simulate.head.simulator import HeadSimulator
 from qsmnet.simulate.randomness import white_noise
 from qsmnet.units import radians_per_ppm
@@ -200,6 +201,17 @@ class Scene:
         # the signal's own noise has taken two seeds
         return white_noise(self.head.record["noise_seed"] + 2, tuple(self.head.mask.shape))
 
+    @cached_property
+    def told_noise(self) -> Float[Tensor, "x y z"]:
+        """Standard deviation of the field as a user knows it: from magnitudes with noise.
+
+        That of the exact magnitude would tell of susceptibility what no scan does.
+        """
+        head = self.head
+        if head.signal_noise == 0:
+            return head.noise
+        return field_noise(head.magnitude, head.signal_noise, head.protocol)
+
     def box_around(self, mask: Bool[Tensor, "x y z"]) -> Box:
         """Box of a mask and a margin."""
         x, y, z = (
@@ -214,7 +226,7 @@ class Scene:
             self._noisy(self.head.total_field),
             self.head.mask,
             self.head.geometry,
-            noise=self.head.noise * self.head.mask,
+            noise=self.told_noise * self.head.mask,
             magnitude=self.magnitude(),
             radians_per_ppm=self.radians_per_ppm(),
         )
@@ -225,7 +237,7 @@ class Scene:
             self._noisy(self.head.local_field)[self.box],
             self.head.mask[self.box],
             self.head.geometry,
-            noise=(self.head.noise * self.head.mask)[self.box],
+            noise=(self.told_noise * self.head.mask)[self.box],
             magnitude=self.magnitude()[self.box],
             radians_per_ppm=self.radians_per_ppm(),
         )

@@ -32,6 +32,8 @@ class Subject:
         Field in ppm of chi in ``mask``, without noise, on the whole box.
     noise
         Standard deviation in ppm of the scan's own noise.
+    told
+        The same as a user knows it; None where it is exact.
     pattern
         White noise of unit variance; the same whatever its strength.
     geometry
@@ -59,6 +61,7 @@ class Subject:
     pattern: Float[Tensor, "x y z"]
     geometry: Geometry
     known: Bool[Tensor, "x y z"]
+    told: Float[Tensor, "x y z"] | None = None
     magnitude: Float[Tensor, "x y z"] | None = None
     radians_per_ppm: float | None = None
     kernel: Kernel | None = None
@@ -76,6 +79,7 @@ class Subject:
             segmentation=head.segmentation[part],
             exact=head.local_field[part],
             noise=head.noise[part],
+            told=scene.told_noise[part],
             pattern=scene.noise_pattern[part],
             geometry=head.geometry,
             known=head.mask[part],
@@ -111,7 +115,7 @@ class Subject:
 
     def with_noise(self, deviation: float) -> "Subject":
         """Return the same with noise of one standard deviation in ppm everywhere."""
-        return replace(self, noise=torch.full_like(self.noise, deviation))
+        return replace(self, noise=torch.full_like(self.noise, deviation), told=None)
 
     def known_everywhere(self) -> "Subject":
         """Return the same with a field that is data on the whole box."""
@@ -125,7 +129,7 @@ class Subject:
             segmentation=self.segmentation,
             local_field=self.local_field().field,
             local_field_exact=self.exact,
-            noise=self.noise,
+            noise=self.noise if self.told is None else self.told,
             field_support=self.known,
             geometry=self.geometry,
             record={},
@@ -135,7 +139,8 @@ class Subject:
     def local_field(self) -> LocalField:
         """Return what an inversion is given: never the truth."""
         # zero noise is said as phantoms say it
-        noise = self.noise * self.known if bool((self.noise > 0).any()) else None
+        told = self.noise if self.told is None else self.told
+        noise = told * self.known if bool((self.noise > 0).any()) else None
         return LocalField(
             (self.exact + self.noise * self.pattern) * self.known,
             self.mask,
