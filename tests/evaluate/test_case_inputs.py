@@ -186,7 +186,7 @@ def test_an_error_of_training_plugs_in(head):
     given = how.prepare(head, there).given
     change = (given.field - head.local_field().field)[head.mask]
     assert 2.0 <= float(change.mean()) <= 3.0
-    assert torch.allclose(given.noise, (head.noise + 1.0) * head.mask)
+    assert torch.allclose(given.noise, (head.told + 1.0) * head.mask)
     assert given.magnitude is not None
 
 
