@@ -91,6 +91,8 @@ def is_loss(built: object) -> bool:
 @pytest.mark.parametrize("experiment", stems("experiment"))
 def test_experiment_is_built(experiment, tmp_path):
     config = root("train", f"experiment={experiment}", f"out={tmp_path}")
+    if OmegaConf.is_missing(config.data, "labels"):
+        config.data.labels = "MAPS"
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert all(callable(get_object(target)) for target in targets(settings))
     network = instantiate(config.network, _convert_="all")
