@@ -123,6 +123,11 @@ class Problem:
         spectrum = self.dipole.spectrum
         return chi + self.dipole.filter(residual, spectrum / (spectrum**2 + mu[:, 0]))
 
+    def near_the_cone(self, chi: Volume, width: float) -> Volume:
+        r"""Part of an estimate with \|D\| below about ``width``: ``F^-1 w^2 / (D^2 + w^2) F chi``."""
+        square = width**2
+        return self.dipole.filter(chi, square / (self.dipole.spectrum**2 + square))
+
     def consistent_with_zeros(self, chi: Volume, mu: Number) -> Volume:
         """As `consistent`, with the field taken to be zero wherever it is unknown."""
         spectrum = self.dipole.spectrum

@@ -84,6 +84,10 @@ class Unrolled(nn.Module):
     noise_input
         Whether the noise counts: in W, in :math:`\mu` and as an input. Without, every scan is taken
         to be alike.
+    bands
+        t of parts of x that every U-Net is shown, :math:`F^{-1} t^2 / (D^2 + t^2) F x`: what lies
+        within about t of the cone. Their shape tells voxel size and B0, of which a U-Net knows
+        nothing else, and where the data leave x open.
     magnitude
         Whether every U-Net is given the gradient-echo magnitude, too (`relative_magnitude`): its
         edges are those of tissue, which susceptibility shares.
@@ -121,6 +125,7 @@ class Unrolled(nn.Module):
         magnitude: bool = False,
         widest: int | None = None,
         fold: int = 1,
+        bands: Sequence[float] = (),
     ) -> None:
         super().__init__()
         if type(iterations) is not int or iterations < 1:
@@ -134,9 +139,13 @@ class Unrolled(nn.Module):
         self.start, self.start_iterations = start, start_iterations
         self.kernel: Kernel = kernel
         self.takes_noise, self.magnitude = noise_input, magnitude
+        self.bands = [float(each) for each in bands]
+        if not all(0 < each < 2 / 3 for each in self.bands):
+            raise ValueError(f"bands must lie in (0, 2/3), got {self.bands}")
         distinct = 1 if shared else iterations
-        sizes: dict[str, Any] = {"inputs": _CHANNELS + magnitude, "base": base, "levels": levels}
-        sizes |= {"convolutions": convolutions, "widest": widest, "fold": fold}
+        sizes: dict[str, Any] = {"inputs": _CHANNELS + len(self.bands) + magnitude}
+        sizes |= {"base": base, "levels": levels, "convolutions": convolutions}
+        sizes |= {"widest": widest, "fold": fold}
         #: What `qsmnet.weights.store.build_network` makes one of the priors of.
         self.prior_config = {"_target_": f"{SmallUNet.__module__}.{SmallUNet.__name__}", **sizes}
         self.priors = nn.ModuleList([SmallUNet(**sizes) for _ in range(distinct)])
@@ -203,14 +212,16 @@ class Unrolled(nn.Module):
         """Return what the U-Net of an iteration is given; the first channel is what it corrects."""
         residual = problem.residual(chi)
         mu = self.strengths[iteration % len(self.priors)](problem.level)
+        x = self._consistent(problem, chi, residual, mu) * problem.mask
         channels = (
-            self._consistent(problem, chi, residual, mu) * problem.mask,
+            x,
             chi,
             problem.weight * problem.field,
             residual,
             problem.mask,
             problem.certainty,
             problem.noise * problem.mask,
+            *(problem.near_the_cone(x, width) * problem.mask for width in self.bands),
         )
         shown = (relative_magnitude(magnitude, problem.mask),) if self.magnitude else ()
         return torch.cat((*channels, *shown), dim=1)

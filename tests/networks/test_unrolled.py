@@ -16,8 +16,8 @@ SHAPE = (16, 15, 12)
 AXES = (-3, -2, -1)
 OBLIQUE = Geometry((0.9, 1.1, 1.6), (0.2, -0.3, 0.93))
 SMALL = {"iterations": 2, "base": 4, "levels": 2, "convolutions": 1, "start_iterations": 4}
-#: Cubes of voxels as channels.
-FOLDED = {"fold": 2, "widest": 6}
+#: Cubes of voxels as channels, and the estimate near the cone.
+FOLDED = {"fold": 2, "widest": 6, "bands": [0.1]}
 STARTS = ("zero", "tikhonov", "tkd", "tv")
 
 
@@ -193,6 +193,21 @@ def test_autocast_keeps_the_steps_to_the_data_in_float32(case, randomised):
     assert torch.allclose(chi, network(*case.inputs), atol=0.05 * float(chi.abs().max()))
 
 
+@torch.no_grad()
+def test_bands_are_the_estimate_near_the_cone(case):
+    made = untrained(bands=[0.05, 0.2])
+    problem = made.problem(*case.inputs)
+    seen = made.seen(problem, 0, made.begin(problem), None)
+    assert seen.shape[1] == 9
+    d = problem.dipole.spectrum
+    for channel, width in ((7, 0.05), (8, 0.2)):
+        expected = seen[:, :1] - problem.dipole.filter(seen[:, :1], d**2 / (d**2 + width**2))
+        found = seen[:, channel : channel + 1]
+        assert torch.allclose(found, expected * problem.mask, atol=1e-5 * float(seen.abs().max()))
+    narrow, wide = (seen[:, channel].norm() for channel in (7, 8))
+    assert 0 < narrow < wide < seen[:, 0].norm()
+
+
 def test_shared_weights_are_those_of_one_iteration():
     one, shared, own = (
         sum(p.numel() for p in Unrolled(**SMALL | changes).parameters())
@@ -211,13 +226,14 @@ def test_estimates_end_with_the_result(case, randomised, final, estimates):
 
 
 def test_sizes_are_those_of_the_documentation():
-    base = {"base": 32, "widest": 64, "fold": 2}
-    tiny = {"iterations": 3, "base": 16, "widest": 32, "fold": 2}
+    ours = {"fold": 2, "bands": [0.05, 0.15]}
+    base = {"base": 32, "widest": 64, **ours}
+    tiny = {"iterations": 3, "base": 16, "widest": 32, **ours}
     literature = {"iterations": 3, "base": 32, "levels": 1, "convolutions": 16, "shared": True}
     sizes = [
         sum(p.numel() for p in Unrolled(**each).parameters()) for each in (base, tiny, literature)
     ]
-    assert sizes == [4_394_294, 696_226, 448_999]
+    assert sizes == [4_463_414, 716_962, 448_999]
 
 
 @pytest.mark.parametrize(
@@ -227,6 +243,7 @@ def test_sizes_are_those_of_the_documentation():
         ({"base": 0}, "base must be a whole number"),
         ({"levels": 0}, "levels must be a whole number"),
         ({"fold": 0}, "fold must be a whole number"),
+        ({"bands": [0.7]}, "bands must lie in"),
         ({"widest": 0}, "widest must be a whole number"),
         ({"start_iterations": 0}, "start_iterations must be"),
         ({"padding": 0.5}, "padding must lie in"),
