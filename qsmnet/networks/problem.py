@@ -124,7 +124,7 @@ class Problem:
         return chi + self.dipole.filter(residual, spectrum / (spectrum**2 + mu[:, 0]))
 
     def near_the_cone(self, chi: Volume, width: float) -> Volume:
-        r"""Part of an estimate with \|D\| below about ``width``: ``F^-1 w^2 / (D^2 + w^2) F chi``."""
+        r"""Part of an estimate where \|D\| is below about w: ``F^-1 w^2 / (D^2 + w^2) F chi``."""
         square = width**2
         return self.dipole.filter(chi, square / (self.dipole.spectrum**2 + square))
 
