@@ -1,15 +1,11 @@
 """Training pairs: simulated on the fly from a bank of phantoms, or the user's own."""
 
-import atexit
-import os
-import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 
 import lightning as L
 import numpy as np
@@ -35,6 +31,7 @@ from qsmnet.training.batch import (
 )
 from qsmnet.training.checks import check_counts, check_cut, check_range, check_switch
 from qsmnet.training.cut import Cut
+from qsmnet.training.loader_process import prepare_process
 from qsmnet.training.pair_files import find_pairs, read_pair
 
 
@@ -280,7 +277,7 @@ class PairsModule(L.LightningDataModule):
             sampler=sampler,
             num_workers=workers,
             collate_fn=partial(collate_told, stack=self.stack),
-            worker_init_fn=_prepare_process,
+            worker_init_fn=prepare_process,
             # else every pass would draw from the state that a checkpoint holds
             generator=torch.Generator(),
             persistent_workers=workers > 0,
@@ -382,24 +379,3 @@ def stored_pairs(
 
 _ENDLESS = 2**31 - 1
 _WITHOUT_MAGNITUDE = 0.3
-
-
-def _prepare_process(_: int) -> None:
-    torch.set_num_threads(1)
-    # Ctrl-C reaches the whole group of processes; the one that trains ends this one
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.excepthook = _but_for_lost_connections
-    # a run ends with items on their way: Python, when it ends, would stop the thread that sends
-    # them in the midst of torch's code, which aborts
-    atexit.register(os._exit, 0)
-
-
-def _but_for_lost_connections(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """Report an error of the thread that hands over items, unless nobody took the item.
-
-    A signal may end the training process in the midst of taking one: no news of the run.
-    """
-    if not issubclass(kind, ConnectionError):
-        sys.__excepthook__(kind, error, trace)

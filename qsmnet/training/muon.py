@@ -64,7 +64,7 @@ class Muon(Optimizer):
         super().__init__(params, defaults | {"weight_decay": weight_decay, "least": least})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401
         """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from qsmnet.geometry import Geometry, Triple
 from qsmnet.io.files import atomic_write
 from qsmnet.training.batch import Batch, Failure, Item, Told, collate_told
+from qsmnet.training.loader_process import prepare_process
 
 _VOLUMES = ("field", "support", "noise", "chi", "mask")
 
@@ -70,7 +71,7 @@ class Scenes:
             batch_size=1,
             num_workers=self.workers,
             collate_fn=collate_told,
-            worker_init_fn=_one_thread,
+            worker_init_fn=prepare_process,
             multiprocessing_context="spawn" if self.workers else None,
             generator=torch.Generator(),
         )
@@ -85,7 +86,3 @@ def _plain(batch: Batch) -> dict[str, object]:
 def _triple(values: Sequence[float]) -> Triple:
     x, y, z = values
     return x, y, z
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)

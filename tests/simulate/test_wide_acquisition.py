@@ -71,7 +71,7 @@ def test_sizes_of_common_protocols_are_always_there():
 
 @pytest.mark.parametrize("size", [(1.0, 2.0), (0.0, 1.0, 1.0)])
 def test_what_is_no_voxel_size_is_refused(size):
-    with pytest.raises(ValueError, match="voxel size"):
+    with pytest.raises(ValueError, match=r"voxel.size"):
         WideAcquisition(always=[size])
 
 

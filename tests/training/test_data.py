@@ -97,12 +97,12 @@ def test_workers_end_in_peace_with_items_on_their_way():
 # a loader's process, whose thread fails as it hands an item over
 HANDED_OVER = """
 from multiprocessing import resource_sharer
-from qsmnet.training.data import _prepare_process
+from qsmnet.training.loader_process import prepare_process
 
 def send(connection, process):
     raise {error}("in the midst of it")
 
-_prepare_process(0)
+prepare_process(0)
 identifier = resource_sharer._resource_sharer.register(send, lambda: None)
 with resource_sharer._resource_sharer.get_connection(identifier):
     resource_sharer.stop(timeout=30)
