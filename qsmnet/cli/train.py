@@ -3,6 +3,7 @@
 import contextlib
 import math
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from itertools import permutations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 # what a run writes, its bank apart: taken back if it ends before its first checkpoint
 _FILES = ("config.yaml", "metrics.csv", "curve.png", "panel_*.png")
+_STAGES = ("scenes", "stage_*")
 _RESULTS = ("last.ckpt", "weights.safetensors", "weights.json")
 # settings of data that a card leaves out
 _PLACES = ("labels", "bank")
@@ -120,6 +122,8 @@ def _kept(folder: Path, config: DictConfig) -> Iterator[None]:
         if not _has_checkpoint(folder):
             for path in (path for name in _FILES for path in folder.glob(name)):
                 path.unlink(missing_ok=True)
+            for path in (path for name in _STAGES for path in folder.glob(name)):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _has_checkpoint(folder: Path) -> bool:
@@ -218,7 +222,7 @@ def _folder(config: DictConfig, is_main: bool) -> Path:
 
 
 def _check_new(folder: Path) -> None:
-    found = [path.name for name in (*_FILES, *_RESULTS) for path in folder.glob(name)]
+    found = [path.name for name in (*_FILES, *_RESULTS, *_STAGES) for path in folder.glob(name)]
     if "config.yaml" in found:
         resumable = _has_checkpoint(folder)
         fix = f"resume={folder}, or name" if resumable else "remove it (no checkpoint yet), or name"

@@ -18,6 +18,7 @@ from train_command import TINY, one_error, train
 
 from qsmnet.cli import main
 from qsmnet.cli.train import _card, _module
+from qsmnet.errors import ResourceError
 from qsmnet.geometry import Geometry
 from qsmnet.inversion.trained_range import training_range_flags
 from qsmnet.simulate.acquisition import Acquisition, voxel_size_list
@@ -334,6 +335,21 @@ def test_every_experiment_trains_on_own_pairs(experiment, own_pairs, tmp_path):
     # what the pairs cover is unknown, so that nothing is claimed
     assert "trained_for" not in card
     assert "simulator" not in card["recipe"]
+
+
+def test_a_staged_run_that_fails_at_once_leaves_nothing(own_pairs, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise ResourceError("disk", "is full", "make room")
+
+    monkeypatch.setattr("qsmnet.training.stages.prepare", fail)
+    small = ("stages.scenes=1", "stages.validation_scenes=1", "data.workers=0")
+    out = tmp_path / "run"
+    assert train("experiment=unrolled_heads", *own_pairs, *small, f"out={out}") != 0
+    assert "disk: is full" in one_error(capsys)
+    assert not list(out.iterdir())
+    (out / "scenes").mkdir()
+    assert train("experiment=unrolled_heads", *own_pairs, *small, f"out={out}") != 0
+    assert "scenes: exists already" in one_error(capsys)
 
 
 def test_own_pairs_are_framed_for_a_network_that_needs_it(own_pairs):
