@@ -12,7 +12,8 @@ from qsmnet.errors import QsmnetError
 from qsmnet.geometry import Geometry
 from qsmnet.volumes import quiet_support
 
-_VOLUMES = ("field", "support", "noise", "chi", "mask")
+#: Volumes that every item has.
+VOLUMES = ("field", "support", "noise", "chi", "mask")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Batch:
 
 def _volumes(of: Item | Batch) -> Iterator[tuple[str, Any]]:
     """Volumes that are there, by name."""
-    for name in (*_VOLUMES, "magnitude"):
+    for name in (*VOLUMES, "magnitude"):
         if getattr(of, name) is not None:
             yield name, getattr(of, name)
 
@@ -122,7 +123,7 @@ class Told(Dataset[Item | Failure]):
 
 def collate(items: Sequence[Item]) -> Batch:
     """Stack items and add the channel axis."""
-    parts = {name: [getattr(item, name) for item in items] for name in _VOLUMES}
+    parts = {name: [getattr(item, name) for item in items] for name in VOLUMES}
     if any(item.magnitude is not None for item in items):
         parts["magnitude"] = [
             torch.zeros_like(item.field) if item.magnitude is None else item.magnitude

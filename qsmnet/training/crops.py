@@ -27,6 +27,8 @@ from qsmnet.training.scenes import Scenes
 
 # share of a crop that is to be object, and how often another is drawn for it
 _OBJECT, _TRIES = 0.3, 8
+# channels of `qsmnet.networks.unrolled.Unrolled.seen`
+_MASK, _CERTAINTY, _NOISE = 4, 5, 6
 # a U-Net is told of geometry by its maps alone
 _NO_GEOMETRY = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 1.0))
 
@@ -107,10 +109,6 @@ class Crops(Dataset[Item]):
         ]
         x, y, z = (slice(a, a + size) for a, size in zip(starts, sizes, strict=True))
         return scene[:, x, y, z]
-
-
-# channels of `qsmnet.networks.unrolled.Unrolled.seen`
-_MASK, _CERTAINTY, _NOISE = 4, 5, 6
 
 
 @torch.no_grad()

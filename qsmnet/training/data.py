@@ -334,7 +334,7 @@ def simulated_pairs(
             made, length, crop, scale, field_of_view=field_of_view, turns=turns, magnitude=magnitude
         )
 
-    seen = items(training, phantoms, "train", _ENDLESS)
+    seen = items(training, phantoms, "train", ENDLESS)
     unseen = items(validation or training, validation_phantoms, "validate", validation_phantoms)
     return PairsModule(seen, unseen, batch_size, workers)
 
@@ -371,11 +371,12 @@ def stored_pairs(
         return StoredPairs(Path(where), crop, seed, length, field_of_view, magnitude)
 
     seen, unseen = (
-        items(folder, seed, _ENDLESS),
+        items(folder, seed, ENDLESS),
         items(validation_folder, seed + 1, validation_items),
     )
     return PairsModule(seen, unseen, batch_size, workers)
 
 
-_ENDLESS = 2**31 - 1
+#: Length of a set that is longer than any run.
+ENDLESS = 2**31 - 1
 _WITHOUT_MAGNITUDE = 0.3

@@ -9,10 +9,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from qsmnet.geometry import Geometry, Triple
 from qsmnet.io.files import atomic_write
-from qsmnet.training.batch import Batch, Failure, Item, Told, collate_told
+from qsmnet.training.batch import VOLUMES, Batch, Failure, Item, Told, collate_told
 from qsmnet.training.loader_process import prepare_process
-
-_VOLUMES = ("field", "support", "noise", "chi", "mask")
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Scenes:
         """Read scene ``index``."""
         kept = torch.load(self._path(index), weights_only=True)
         geometry = Geometry(_triple(kept["voxel_size"]), _triple(kept["b0_dir"]))
-        volumes = {name: kept[name] for name in (*_VOLUMES, "magnitude")}
+        volumes = {name: kept[name] for name in (*VOLUMES, "magnitude")}
         return Batch(**volumes, geometry=(geometry,), items=(index,))
 
     def _path(self, index: int) -> Path:
@@ -79,7 +77,7 @@ class Scenes:
 
 def _plain(batch: Batch) -> dict[str, object]:
     (geometry,) = batch.geometry
-    volumes = {name: getattr(batch, name) for name in (*_VOLUMES, "magnitude")}
+    volumes = {name: getattr(batch, name) for name in (*VOLUMES, "magnitude")}
     return {**volumes, "voxel_size": list(geometry.voxel_size), "b0_dir": list(geometry.b0_dir)}
 
 

@@ -15,13 +15,11 @@ from qsmnet.networks.problem import Problem
 from qsmnet.networks.unrolled import Unrolled
 from qsmnet.training.checks import check_counts
 from qsmnet.training.crops import Crops, collate_crops, estimate, missing_correction, prepare
-from qsmnet.training.data import PairsModule
+from qsmnet.training.data import ENDLESS, PairsModule
 from qsmnet.training.module import InversionModule
 from qsmnet.training.run import Run
 from qsmnet.training.scenes import Scenes
 from qsmnet.weights.store import Card, load_weights, save_weights
-
-_ENDLESS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ class Stages:
         network = cast("Unrolled", module.network)
         size, seed = self.crop, module.seed
         crops = PairsModule(
-            Crops(folder / "train", size, seed, f"train {k}", _ENDLESS),
+            Crops(folder / "train", size, seed, f"train {k}", ENDLESS),
             Crops(folder / "validate", size, seed, f"validate {k}", self.validation_crops),
             workers=workers,
             stack=collate_crops,
