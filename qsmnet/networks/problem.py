@@ -17,6 +17,8 @@ _AXES = (-3, -2, -1)
 _LEAST_SCALE = 1e-9  # ppm, so that an empty field gives an empty map
 _LEAST_SHARE = 0.01  # of the rms: a point source in an empty grid has a median field near zero
 _MOST_CERTAIN = 4.0  # of a certainty
+_LEAST_LEVEL, _TYPICAL_LEVEL = 0.01, 0.2  # of noise over s, as a network is shown it
+_MOST_SIGMAS = 5.0
 _BRIGHTEST = 4.0  # next to a coil the signal is many times its median, and says no more
 
 Volume = Float[Tensor, "batch 1 x y z"]
@@ -122,6 +124,16 @@ class Problem:
         """
         spectrum = self.dipole.spectrum
         return chi + self.dipole.filter(residual, spectrum / (spectrum**2 + mu[:, 0]))
+
+    def over_noise(self, residual: Volume) -> Volume:
+        """Residual in standard deviations of its noise, at most 5; noise is at least 0.01 s."""
+        deviations = residual * self.certainty / self.level.clamp_min(_LEAST_LEVEL)
+        return deviations.clamp(-_MOST_SIGMAS, _MOST_SIGMAS)
+
+    @property
+    def log_noise(self) -> Volume:
+        """Logarithm of the noise, at least 0.01 s, over 0.2 s; zero off the mask."""
+        return (self.noise.clamp_min(_LEAST_LEVEL) / _TYPICAL_LEVEL).log() * self.mask
 
     def near_the_cone(self, chi: Volume, width: float) -> Volume:
         r"""Part of an estimate where \|D\| is below about w: ``F^-1 w^2 / (D^2 + w^2) F chi``."""

@@ -9,19 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qsmnet.dipole import Kernel, check_padding
-from qsmnet.geometry import Geometry
-from qsmnet.networks.classical import Start, check_start, classical_map
-from qsmnet.networks.problem import (
-    Number,
-    Problem,
-    Scale,
-    Volume,
-    check_scale,
-    check_switch,
-    relative_magnitude,
-)
-from qsmnet.networks.small_unet import SmallUNet
+from qsmnet.dipole import Kernel
+from qsmnet.networks.classical import Start
+from qsmnet.networks.problem import Number, Problem, Scale, Volume, relative_magnitude
+from qsmnet.networks.staged import Staged
 from qsmnet.summary import Summary
 
 _CHANNELS = 7
@@ -31,7 +22,7 @@ _MU_LAST = 10.0  # of the last step: what comes before it has less noise than th
 _GAIN = 10.0  # of the numbers behind mu: they have further to go than a convolution's weights
 
 
-class Unrolled(nn.Module):
+class Unrolled(Staged):
     r"""Alternate a closed-form step towards the data and a small U-Net, a few times.
 
     With the field scaled by s (degree-1 homogeneous), z the last estimate, W the weight of the data
@@ -39,8 +30,9 @@ class Unrolled(nn.Module):
 
     .. math:: \tilde b = W (b - c) + (1 - W) F^{-1} D F z, \qquad
        x = F^{-1} \frac{D F \tilde b + \mu_k F z}{D^2 + \mu_k}, \qquad
-       z \leftarrow \mathrm{mask} \cdot (x + U_k[x, z, W b, W (b - c - F^{-1} D F z), \mathrm{mask},
-       \bar\sigma / \sigma, \sigma / s]).
+       z \leftarrow \mathrm{mask} \cdot (x + U_k[x, (x - z) / \mathrm{rms}(x - z), W b,
+       W (b - c - F^{-1} D F z) / \sigma, \mathrm{mask}, \bar\sigma / \sigma,
+       \log \sigma / s]).
 
     After the last one comes another step to the data with its own :math:`\mu`, and a factor for the
     whole volume. :math:`\mu_k = \mathrm{softplus}(a_k) + \mathrm{softplus}(c_k) (\sigma/s)^2` and
@@ -84,10 +76,11 @@ class Unrolled(nn.Module):
     noise_input
         Whether the noise counts: in W, in :math:`\mu` and as an input. Without, every scan is taken
         to be alike.
+    upright
+        Whether the U-Nets work where B0 is the third axis and voxels are cubes (`Upright`).
     bands
         t of parts of x that every U-Net is shown, :math:`F^{-1} t^2 / (D^2 + t^2) F x`: what lies
-        within about t of the cone. Their shape tells voxel size and B0, of which a U-Net knows
-        nothing else, and where the data leave x open.
+        within about t of the cone, where the data leave x open.
     magnitude
         Whether every U-Net is given the gradient-echo magnitude, too (`relative_magnitude`): its
         edges are those of tissue, which susceptibility shares.
@@ -98,8 +91,6 @@ class Unrolled(nn.Module):
         If a setting is out of its range.
     """
 
-    #: The grid at inference is the bounding box of the object; FFTs pad by themselves.
-    field_of_view: ClassVar[float] = 1.0
     summary: ClassVar[Summary] = Summary(
         cost="2 FFT pairs and a small U-Net an iteration; 2 pairs an iteration of its TV start",
         use="Any voxel size and B0 direction that its card covers.",
@@ -126,85 +117,35 @@ class Unrolled(nn.Module):
         widest: int | None = None,
         fold: int = 1,
         bands: Sequence[float] = (),
+        upright: bool = True,
     ) -> None:
-        super().__init__()
-        if type(iterations) is not int or iterations < 1:
-            raise ValueError(f"iterations must be a whole number from 1, got {iterations}")
-        check_start(start, start_iterations)
-        check_scale(scale)
-        check_padding(padding)
-        check_switch("noise_input", noise_input)
-        check_switch("magnitude", magnitude)
-        self.iterations, self.fill, self.scale, self.padding = iterations, fill, scale, padding
-        self.start, self.start_iterations = start, start_iterations
-        self.kernel: Kernel = kernel
-        self.takes_noise, self.magnitude = noise_input, magnitude
+        unets: dict[str, Any] = {"inputs": _CHANNELS + len(bands) + magnitude}
+        unets |= {"base": base, "levels": levels, "convolutions": convolutions}
+        unets |= {"widest": widest, "fold": fold}
+        super().__init__(
+            iterations,
+            shared,
+            start,
+            start_iterations,
+            scale,
+            padding,
+            kernel,
+            noise_input,
+            magnitude,
+            upright,
+            unets,
+        )
         self.bands = [float(each) for each in bands]
         if not all(0 < each < 2 / 3 for each in self.bands):
             raise ValueError(f"bands must lie in (0, 2/3), got {self.bands}")
-        distinct = 1 if shared else iterations
-        sizes: dict[str, Any] = {"inputs": _CHANNELS + len(self.bands) + magnitude}
-        sizes |= {"base": base, "levels": levels, "convolutions": convolutions}
-        sizes |= {"widest": widest, "fold": fold}
-        #: What `qsmnet.weights.store.build_network` makes one of the priors of.
-        self.prior_config = {"_target_": f"{SmallUNet.__module__}.{SmallUNet.__name__}", **sizes}
-        self.priors = nn.ModuleList([SmallUNet(**sizes) for _ in range(distinct)])
-        self.strengths = nn.ModuleList([_Strength() for _ in range(distinct)])
+        self.fill = fill
+        self.strengths = nn.ModuleList([_Strength() for _ in self.priors])
         self.final = _Final() if final_consistency else None
 
-    def forward(
-        self,
-        field: Volume,
-        support: Volume,
-        noise: Volume,
-        mask: Volume,
-        geometry: Sequence[Geometry],
-        magnitude: Volume | None = None,
-    ) -> Volume:
-        """Susceptibility in ppm, zero outside the mask; see `qsmnet.networks.contract.Network`."""
-        return self.estimates(field, support, noise, mask, geometry, magnitude)[-1]
-
-    def estimates(
-        self,
-        field: Volume,
-        support: Volume,
-        noise: Volume,
-        mask: Volume,
-        geometry: Sequence[Geometry],
-        magnitude: Volume | None = None,
-    ) -> list[Tensor]:
-        """Susceptibility in ppm after each iteration, and last the result: for deep supervision."""
-        problem = self.problem(field, support, noise, mask, geometry)
-        chi, found = self.begin(problem), []
-        for k in range(self.iterations):
-            channels = self.seen(problem, k, chi, magnitude)
-            chi = channels[:, :1] + problem.mask * self.prior(k)(channels)
-            found.append(chi)
-        if self.final is not None:
-            found.append(self.last(problem, chi))
-        return [problem.scale * each for each in found]
-
-    def problem(
-        self,
-        field: Volume,
-        support: Volume,
-        noise: Volume,
-        mask: Volume,
-        geometry: Sequence[Geometry],
-    ) -> Problem:
-        """Scaled field, as this network weighs it; all of its maps are over the problem's scale."""
-        told = noise if self.takes_noise else torch.zeros_like(noise)
-        return Problem.of(
-            field, support, told, mask, geometry, self.kernel, self.padding, self.scale
-        )
-
-    def begin(self, problem: Problem) -> Volume:
-        """Estimate that the first iteration is given."""
-        return classical_map(problem, self.start, self.start_iterations)
-
-    def prior(self, iteration: int) -> nn.Module:
-        """U-Net of an iteration."""
-        return self.priors[iteration % len(self.priors)]
+    @property
+    def closes(self) -> bool:
+        """Whether there is a step to the data, and a factor, after the last iteration."""
+        return self.final is not None
 
     def seen(
         self, problem: Problem, iteration: int, chi: Volume, magnitude: Volume | None
@@ -215,12 +156,12 @@ class Unrolled(nn.Module):
         x = self._consistent(problem, chi, residual, mu) * problem.mask
         channels = (
             x,
-            chi,
+            _of_order_one(x - chi, problem.mask),
             problem.weight * problem.field,
-            residual,
+            problem.over_noise(residual),
             problem.mask,
             problem.certainty,
-            problem.noise * problem.mask,
+            problem.log_noise,
             *(problem.near_the_cone(x, width) * problem.mask for width in self.bands),
         )
         shown = (relative_magnitude(magnitude, problem.mask),) if self.magnitude else ()
@@ -237,6 +178,14 @@ class Unrolled(nn.Module):
         if self.fill:
             return problem.consistent(chi, residual, mu)
         return problem.consistent_with_zeros(chi, mu)
+
+
+def _of_order_one(volume: Volume, mask: Volume) -> Volume:
+    """Zero outside the mask, rms 1 within; what is below a thousandth of the scale stays small."""
+    axes = (-3, -2, -1)
+    square = (volume.square() * mask).sum(axes, keepdim=True)
+    rms = (square / mask.sum(axes, keepdim=True).clamp_min(1.0)).sqrt()
+    return volume * mask / rms.clamp_min(1e-3)
 
 
 class _Strength(nn.Module):

@@ -1,4 +1,4 @@
-"""Training items of one U-Net of an unrolled network: crops of scenes that were prepared once.
+"""Training items of one U-Net of a staged network: crops of scenes that were prepared once.
 
 A crop of a field is no field of the crop's susceptibility, so that a network with D inside is
 trained on whole objects; those of a size that fits a training step are mostly surface, where what
@@ -20,15 +20,15 @@ from torch.utils.data import Dataset
 from qsmnet.geometry import Geometry
 from qsmnet.io.files import atomic_write
 from qsmnet.networks.problem import Problem, Volume
-from qsmnet.networks.unrolled import Unrolled
+from qsmnet.networks.staged import Staged, turned_inside
 from qsmnet.simulate.randomness import item_generator
 from qsmnet.training.batch import Batch, Item, collate
 from qsmnet.training.scenes import Scenes
 
 # share of a crop that is to be object, and how often another is drawn for it
 _OBJECT, _TRIES = 0.3, 8
-# channels of `qsmnet.networks.unrolled.Unrolled.seen`
-_MASK, _CERTAINTY, _NOISE = 4, 5, 6
+# what is stored before the channels that a U-Net is given
+_WANTED, _MASK, _BEFORE = 0, 1, 2
 # a U-Net is told of geometry by its maps alone
 _NO_GEOMETRY = Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 1.0))
 
@@ -96,11 +96,10 @@ class Crops(Dataset[Item]):
         axes = [axis + 1 for axis in range(3) if rng.random() < 0.5]
         cut = torch.from_numpy(np.array(volumes)).float().flip(axes)
         cut = cut.transpose(1, 2) if rng.random() < 0.5 else cut
-        channels, wanted = cut[:-1].contiguous(), cut[-1].contiguous()
-        mask = channels[_MASK]
-        first, certain, noise = channels[0], channels[_CERTAINTY], channels[_NOISE]
-        parts = (first, (certain > 0).float(), noise, wanted, mask)
-        return Crop(*parts, _NO_GEOMETRY, index, channels=channels)
+        channels, mask = cut[_BEFORE:].contiguous(), cut[_MASK].contiguous()
+        # of field and noise a U-Net knows what its channels hold
+        parts = (torch.zeros_like(mask), mask, torch.zeros_like(mask), cut[_WANTED].contiguous())
+        return Crop(*parts, mask, _NO_GEOMETRY, index, channels=channels)
 
     def _cut(self, scene: Any, rng: np.random.Generator) -> Any:  # noqa: ANN401 of numpy, mapped
         sizes = [min(n, self.size) for n in scene.shape[1:]]
@@ -112,10 +111,12 @@ class Crops(Dataset[Item]):
 
 
 @torch.no_grad()
-def prepare(network: Unrolled, stage: int, scenes: Scenes, folder: Path, before: Path) -> None:
+def prepare(network: Staged, stage: int, scenes: Scenes, folder: Path, before: Path) -> None:
     """Write what U-Net ``stage`` is given of every scene, and what it should return.
 
-    Half precision, ``(channels + 1, x, y, z)`` a file; what is there is not made again.
+    Half precision, ``(2 + channels, x, y, z)`` a file, what it should return and the mask first,
+    on the grid that the U-Net works on; beside them, what it corrects on the scan's. What is there
+    is not made again.
 
     Parameters
     ----------
@@ -136,21 +137,27 @@ def prepare(network: Unrolled, stage: int, scenes: Scenes, folder: Path, before:
             continue
         batch = scenes[index]
         problem = network.problem(*batch.inputs(network)[:5])
-        chi = network.begin(problem) if stage == 0 else estimate(network, stage, before, index)
+        first = stage == 0
+        chi = network.begin(problem) if first else estimate(network, stage, problem, before, index)
         channels = network.seen(problem, stage, chi, batch.magnitude)
         wanted = missing_correction(problem, channels[:, :1], batch.chi)
-        content = torch.cat((channels, wanted), dim=1)[0].half().numpy()
-        with atomic_write(_path(folder, index), overwrite=True) as part, part.open("wb") as stream:
-            np.save(stream, content)
+        # what is interpolated cannot be corrected in turn
+        _write(_uncorrected(folder, index), channels[0, :1])
+        (frame,) = network.frames(problem)
+        shown = torch.cat((wanted[0], channels[0]))
+        turned, inside = turned_inside(frame, shown, problem.mask[0])
+        _write(_path(folder, index), torch.cat((turned[:1], inside, turned[1:])))
 
 
 @torch.no_grad()
-def estimate(network: Unrolled, stage: int, before: Path, index: int) -> Volume:
+def estimate(network: Staged, stage: int, problem: Problem, before: Path, index: int) -> Volume:
     """Correct scene ``index`` by the U-Net before ``stage``; over the problem's scale."""
-    channels = torch.from_numpy(np.load(_path(before, index))).float()[None, :-1]
-    channels = channels.contiguous(memory_format=torch.channels_last_3d)
-    corrected: Tensor = channels[:, _MASK : _MASK + 1] * network.prior(stage - 1)(channels)
-    return channels[:, :1] + corrected
+    stored = torch.from_numpy(np.load(_path(before, index))).float()
+    correction: Tensor = network.prior(stage - 1)(stored[None, _BEFORE:])[0]
+    (frame,) = network.frames(problem)
+    correction = correction if frame is None else frame.turned_back(correction)
+    corrected = torch.from_numpy(np.load(_uncorrected(before, index))).float()
+    return (corrected + problem.mask[0] * correction)[None]
 
 
 def missing_correction(problem: Problem, chi: Volume, truth: Volume) -> Float[Tensor, "..."]:
@@ -162,3 +169,13 @@ def missing_correction(problem: Problem, chi: Volume, truth: Volume) -> Float[Te
 
 def _path(folder: Path, index: int) -> Path:
     return folder / f"{index:05d}.npy"
+
+
+def _uncorrected(folder: Path, index: int) -> Path:
+    return folder / "uncorrected" / f"{index:05d}.npy"
+
+
+def _write(path: Path, content: Tensor) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with atomic_write(path, overwrite=True) as part, part.open("wb") as stream:
+        np.save(stream, content.half().numpy())

@@ -14,6 +14,8 @@ from qsmnet.networks.contract import robust_scale
 from qsmnet.training.batch import Batch
 
 _AXES = (-3, -2, -1)
+_CUBE = 8  # voxels of an edge
+_LEAST_FINE = 1e-6  # of the truth's mean absolute value
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class Loss:
         Weights of mean absolute and of root mean square error.
     gradient
         Of the mean absolute error of finite differences.
+    fine
+        Of the mean absolute error without its local mean, over that of the truth. What is smooth of
+        a crop may lie beside a surface and be beyond its U-Net, but would rule the sign of the
+        error, and with it the descent.
     data_consistency
         Of the mean absolute field of the error, ``|D (prediction - truth)|``.
     kspace
@@ -49,6 +55,7 @@ class Loss:
     gradient: float = 0.3
     data_consistency: float = 0.0
     kspace: float = 0.0
+    fine: float = 0.0
     free_mean: bool = True
 
     def __post_init__(self) -> None:
@@ -80,6 +87,10 @@ class Loss:
             terms["l2"] = mean_square.clamp_min(1e-12).sqrt().mean()
         if self.gradient:
             terms["gradient"] = gradient_error(error, mask)
+        if self.fine:
+            parts = (fine_part(each, mask).abs() for each in (error, truth / scale))
+            wrong, size = (masked_mean(each, mask, per_item=True) for each in parts)
+            terms["fine"] = (wrong / size.clamp_min(_LEAST_FINE)).mean()
         if self.data_consistency:
             terms["data_consistency"] = field_error(error, mask, geometry)
         if self.kspace:
@@ -116,6 +127,16 @@ def gradient_error(error: Tensor, mask: Tensor) -> Tensor:
         inside = mask.narrow(axis, 1, n) * mask.narrow(axis, 0, n)
         total = total + masked_mean(error.diff(dim=axis).abs(), inside)
     return total / 3
+
+
+def fine_part(volume: Tensor, mask: Tensor) -> Tensor:
+    """Return what the interpolated mean over cubes of 8 voxels leaves; zero off the mask."""
+    sums, counts = (
+        nn.functional.avg_pool3d(each, _CUBE, ceil_mode=True) for each in (volume * mask, mask)
+    )
+    means = sums / counts.clamp_min(1e-3)
+    smooth = nn.functional.interpolate(means, size=volume.shape[-3:], mode="trilinear")
+    return (volume - smooth) * mask
 
 
 def field_error(error: Tensor, mask: Tensor, geometry: Sequence[Geometry]) -> Tensor:

@@ -1,4 +1,4 @@
-"""An unrolled network whose U-Nets are trained one after another, on crops of whole scenes."""
+"""A network whose U-Nets are trained one after another, on crops of whole scenes."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from torch import Tensor
 import qsmnet
 from qsmnet.errors import UsageError
 from qsmnet.networks.problem import Problem
+from qsmnet.networks.staged import Staged
 from qsmnet.networks.unrolled import Unrolled
 from qsmnet.training.checks import check_counts
 from qsmnet.training.crops import Crops, collate_crops, estimate, missing_correction, prepare
@@ -67,13 +68,13 @@ class Stages:
         Raises
         ------
         UsageError
-            If the network is not an `Unrolled` one with U-Nets of their own.
+            If the network is not a `Staged` one, or its iterations share a U-Net.
         QsmnetError
             As `qsmnet.training.run.Run.fit`.
         """
         network = module.network
-        if not isinstance(network, Unrolled) or len(network.priors) != network.iterations:
-            problem = "training in stages is for an unrolled network with network.shared=false"
+        if not isinstance(network, Staged) or len(network.priors) != network.iterations:
+            problem = "training in stages is for networks of U-Nets with network.shared=false"
             raise UsageError("stages", problem, "write stages=null, or network=unrolled")
         scenes = {
             split: Scenes(run.folder / "scenes" / split, items, count, data.workers)
@@ -87,7 +88,7 @@ class Stages:
         cards = [
             self._stage(run, module, scenes, k, data.workers) for k in range(network.iterations)
         ]
-        if network.final is not None and self.fitted_scenes:
+        if isinstance(network, Unrolled) and network.closes and self.fitted_scenes:
             self._fit_last(run, network, scenes["train"])
         card = {
             **run.card,
@@ -109,7 +110,7 @@ class Stages:
         workers: int,
     ) -> Card:
         """Train U-Net ``k``, or take it as it was trained before."""
-        network = cast("Unrolled", module.network)
+        network = cast("Staged", module.network)
         folder, before = (run.folder / f"stage_{each}" for each in (k + 1, k))
         weights = folder / "weights.safetensors"
         if not weights.exists():
@@ -123,7 +124,7 @@ class Stages:
         return card
 
     def _train(self, run: Run, module: InversionModule, k: int, folder: Path, workers: int) -> None:
-        network = cast("Unrolled", module.network)
+        network = cast("Staged", module.network)
         size, seed = self.crop, module.seed
         crops = PairsModule(
             Crops(folder / "train", size, seed, f"train {k}", ENDLESS),
@@ -153,7 +154,7 @@ class Stages:
         for index in range(min(self.fitted_scenes, scenes.count)):
             batch = scenes[index]
             problem = network.problem(*batch.inputs(network)[:5])
-            cases.append((problem, estimate(network, last, folder, index), batch.chi))
+            cases.append((problem, estimate(network, last, problem, folder, index), batch.chi))
         fit_last(network, cases)
 
 

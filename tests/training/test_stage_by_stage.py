@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from qsmnet.errors import UsageError
+from qsmnet.networks.classical_residual import ClassicalResidual
 from qsmnet.networks.unet import UNet
 from qsmnet.networks.unrolled import Unrolled
 from qsmnet.training.crops import CropBatch, Crops, collate_crops, estimate, prepare
@@ -76,7 +77,7 @@ def test_a_prior_is_given_what_it_sees_at_inference(scenes, tmp_path):
     problem = made.problem(*batch.inputs(made)[:5])
     first, second = (each / problem.scale for each in made.estimates(*batch.inputs(made))[:2])
     for expected, stage in ((first, 1), (second, 2)):
-        found = estimate(made, stage, folders[stage - 1], 1)
+        found = estimate(made, stage, problem, folders[stage - 1], 1)
         # stored in half precision
         assert torch.allclose(found, expected, atol=5e-3 * float(expected.abs().max()))
 
@@ -87,10 +88,11 @@ def test_wanted_correction_leads_to_the_truth(scenes, tmp_path):
     prepare(made, 0, scenes, tmp_path / "first", tmp_path)
     stored = torch.from_numpy(np.load(tmp_path / "first" / "00000.npy")).float()[None]
     batch = scenes[0]
-    corrected = (stored[:, :1] + stored[:, -1:]) * made.problem(*batch.inputs(made)[:5]).scale
+    scale = made.problem(*batch.inputs(made)[:5]).scale
+    corrected = (stored[:, 2:3] + stored[:, :1]) * scale
     assert float(relative_error(corrected, batch.chi, batch.mask)) < 1.0
     # what cannot be known, the mean, is not asked for
-    assert abs(float(stored[:, -1].sum())) < 1e-2 * float(stored[:, -1].abs().sum())
+    assert abs(float(stored[:, 0].sum())) < 1e-2 * float(stored[:, 0].abs().sum())
 
 
 def test_crops_are_parts_of_a_scene_with_what_belongs_together(scenes, tmp_path):
@@ -101,8 +103,8 @@ def test_crops_are_parts_of_a_scene_with_what_belongs_together(scenes, tmp_path)
     for crop in drawn:
         assert crop.channels.shape == (7, 8, 8, 8)
         values = crop.chi.half().numpy()
-        assert any(np.isin(values, scene[-1]).all() for scene in whole)
-        assert torch.equal(crop.mask, crop.channels[4])
+        assert any(np.isin(values, scene[0]).all() for scene in whole)
+        assert torch.equal(crop.mask, (crop.channels[4] > 0).float())
     assert len({float(crop.chi.sum()) for crop in drawn}) > 10
     assert torch.equal(crops[7].chi, drawn[7].chi)
     batch = collate_crops(drawn[:3])
@@ -137,6 +139,18 @@ def test_a_run_that_was_stopped_goes_on(pairs, tmp_path):
         (broken / "stage_2" / name).unlink()
     again = STAGES.fit(run(broken), module(), pairs())
     assert again["sha256"] == expected["sha256"]
+
+
+def test_a_residual_network_has_one_stage(pairs, tmp_path):
+    small = {"base": 8, "levels": 2, "convolutions": 1, "start_iterations": 3}
+    seed_everything(3)
+    made = ClassicalResidual(**small)
+    card = {"_target_": "qsmnet.networks.classical_residual.ClassicalResidual", **small}
+    trained = replace(run(tmp_path), card={"network": card})
+    STAGES.fit(trained, module(made), pairs())
+    found, kept = load_weights(tmp_path / "weights.safetensors")
+    assert [each["steps"] for each in kept["stages"]] == [4]
+    assert all(found.prior(0).head.weight.ravel() != 0)
 
 
 def test_other_networks_have_no_stages(pairs, tmp_path):
