@@ -132,11 +132,14 @@ def gradient_error(error: Tensor, mask: Tensor) -> Tensor:
 def fine_part(volume: Tensor, mask: Tensor) -> Tensor:
     """Return what the interpolated mean over cubes of 8 voxels leaves; zero off the mask."""
     sums, counts = (
-        nn.functional.avg_pool3d(each, _CUBE, ceil_mode=True) for each in (volume * mask, mask)
+        nn.functional.interpolate(
+            nn.functional.avg_pool3d(each, _CUBE, ceil_mode=True),
+            size=volume.shape[-3:],
+            mode="trilinear",
+        )
+        for each in (volume * mask, mask)
     )
-    means = sums / counts.clamp_min(1e-3)
-    smooth = nn.functional.interpolate(means, size=volume.shape[-3:], mode="trilinear")
-    return (volume - smooth) * mask
+    return (volume - sums / counts.clamp_min(1e-3)) * mask
 
 
 def field_error(error: Tensor, mask: Tensor, geometry: Sequence[Geometry]) -> Tensor:

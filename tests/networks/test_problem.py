@@ -69,6 +69,24 @@ def test_certainty_is_the_median_noise_over_the_noise(case):
     assert not of(inputs).certainty[:, :, :2].any()
 
 
+def test_noise_is_shown_as_its_logarithm_and_residuals_in_its_units(case):
+    field, support, _, mask, geometry = case.item(0)
+    noise = torch.full_like(field, 0.002)
+    noise[..., :3] = 0.001
+    problem = of((field, support, noise, mask, geometry))
+    level, inside = float(problem.level), mask > 0
+    expected = torch.log(problem.noise[inside] / 0.2)
+    assert torch.allclose(problem.log_noise[inside], expected, atol=1e-5)
+    assert not problem.log_noise[~inside].any()
+    # half the noise is twice as many standard deviations; five at the most
+    ones = level * mask
+    assert torch.allclose(problem.over_noise(ones)[..., 3:], mask[..., 3:])
+    assert torch.allclose(problem.over_noise(ones)[..., :3], 2 * mask[..., :3])
+    assert float(problem.over_noise(100 * ones).max()) == 5
+    unknown = of((field, support, 0 * noise, mask, geometry))
+    assert torch.allclose(unknown.log_noise[inside], torch.log(torch.tensor(0.01 / 0.2)))
+
+
 def test_unknown_noise_weighs_by_the_support_alone(case):
     field, support, noise, mask, geometry = case.item(0)
     problem = of((field, 0.5 * support, 0 * noise, mask, geometry))

@@ -8,9 +8,9 @@ import torch
 from qsmnet.dipole import Dipole, sampled_kernel
 from qsmnet.networks.kqsm_he2022 import KQSMHe2022
 from qsmnet.networks.unet import UNet
-from qsmnet.training.losses import HeLoss, Loss
+from qsmnet.training.losses import HeLoss, Loss, fine_part
 
-TERMS = ("l1", "l2", "gradient", "data_consistency", "kspace")
+TERMS = ("l1", "l2", "gradient", "data_consistency", "kspace", "fine")
 
 
 def only(term):
@@ -65,7 +65,7 @@ def test_term_is_relative_to_the_truth(term, batch):
 
 
 def test_total_is_the_weighted_sum(batch):
-    loss = Loss(l1=0.5, l2=2.0, gradient=0.1, data_consistency=3.0, kspace=0.2)
+    loss = Loss(l1=0.5, l2=2.0, gradient=0.1, data_consistency=3.0, kspace=0.2, fine=0.7)
     total, terms = loss(wrong(batch), batch)
     assert set(terms) == set(TERMS)
     assert float(total) == pytest.approx(
@@ -85,6 +85,19 @@ def test_l1_and_l2_by_hand(batch):
         expected["l1"] += float(error.abs().mean()) / 2
         expected["l2"] += float(error.square().mean().sqrt()) / 2
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_fine_part_has_no_smooth_error(batch):
+    """Of a truth with detail, a ramp is a small fine error, and a checkerboard a large one."""
+    x = torch.linspace(-1, 1, batch.chi.shape[-1])
+    signs = torch.tensor([1.0, -1.0]).repeat(batch.chi.shape[-1])[: batch.chi.shape[-1]]
+    smooth, rough = (
+        float(only("fine")(batch.chi + 0.1 * change * batch.mask, batch)[0])
+        for change in (x, signs)
+    )
+    assert smooth < 0.5 * rough
+    constant = torch.ones_like(batch.chi)
+    assert not fine_part(constant * batch.mask, batch.mask).abs().gt(1e-5).any()
 
 
 def test_a_constant_counts_where_the_mean_is_not_free(batch):
