@@ -36,7 +36,7 @@ _FILES = ("config.yaml", "metrics.csv", "curve.png", "panel_*.png")
 _STAGES = ("scenes", "stage_*")
 _RESULTS = ("last.ckpt", "weights.safetensors", "weights.json")
 # settings of data that a card leaves out
-_PLACES = ("labels", "bank")
+_PLACES = ("labels", "bank", "scenes_folder")
 # of numpy's generator
 _LARGEST_SEED = 2**32 - 1
 
@@ -284,9 +284,12 @@ def _card(settings: dict[Any, Any]) -> dict[str, Any]:
     # label maps are told by their hashes; where things lay on this machine is no part of a recipe
     data = {key: value for key, value in settings["data"].items() if key not in _PLACES}
     kept = {key: settings[key] for key in (*parts, *recipe, "trainer", "seed")}
+    stages = settings["stages"] and {
+        key: value for key, value in settings["stages"].items() if key not in _PLACES
+    }
     card = {
         "network": settings["network"],
-        "recipe": {**kept, "data": data},
+        "recipe": {**kept, "data": data, "stages": stages},
         "commit": _commit(),
         "hardware": f"{platform.machine()}, {_processor()}",
     }

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -46,6 +46,9 @@ class Stages:
         How many are validated.
     fitted_scenes
         Scenes that the final step is fitted to; 0 leaves it as it is.
+    scenes_folder
+        Where the scenes lie; other runs with the same data, of another network say, can use them
+        too. None is a folder in the run's.
     """
 
     scenes: int = 64
@@ -53,6 +56,7 @@ class Stages:
     crop: int = 64
     validation_crops: int = 32
     fitted_scenes: int = 8
+    scenes_folder: str | None = None
 
     def __post_init__(self) -> None:
         check_counts(1, scenes=self.scenes, validation_scenes=self.validation_scenes)
@@ -76,8 +80,10 @@ class Stages:
         if not isinstance(network, Staged) or len(network.priors) != network.iterations:
             problem = "training in stages is for networks of U-Nets with network.shared=false"
             raise UsageError("stages", problem, "write stages=null, or network=unrolled")
+        place = Path(self.scenes_folder or run.folder / "scenes")
+        settings = _settings_of_items(run.card)
         scenes = {
-            split: Scenes(run.folder / "scenes" / split, items, count, data.workers)
+            split: Scenes(place / split, items, count, data.workers, settings)
             for split, items, count in (
                 ("train", data.training, self.scenes),
                 ("validate", data.validation, self.validation_scenes),
@@ -156,6 +162,14 @@ class Stages:
             problem = network.problem(*batch.inputs(network)[:5])
             cases.append((problem, estimate(network, last, problem, folder, index), batch.chi))
         fit_last(network, cases)
+
+
+def _settings_of_items(card: Card) -> dict[str, Any]:
+    """Return what decides a run's items, of its card."""
+    recipe = card.get("recipe", {})
+    found = {name: recipe[name] for name in ("simulator", "seed") if name in recipe}
+    data = {k: v for k, v in recipe.get("data", {}).items() if "workers" not in k}
+    return {**found, "data": data, "materials": card.get("materials")}
 
 
 def fit_last(network: Unrolled, cases: Sequence[tuple[Problem, Tensor, Tensor]]) -> None:

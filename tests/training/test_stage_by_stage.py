@@ -65,6 +65,25 @@ def test_scenes_that_are_there_are_not_simulated_again(pairs, scenes):
     assert [path.stat().st_mtime_ns for path in scenes.folder.iterdir()] == times
 
 
+def test_scenes_of_other_settings_are_no_ones_else(pairs, tmp_path):
+    items = pairs().training
+    Scenes(tmp_path / "kept", items, 1, settings={"seed": 1}).simulate()
+    Scenes(tmp_path / "kept", items, 2, settings={"seed": 1}).simulate()
+    with pytest.raises(UsageError, match="other settings"):
+        Scenes(tmp_path / "kept", items, 2, settings={"seed": 2}).simulate()
+
+
+def test_another_network_can_use_the_scenes(pairs, tmp_path):
+    shared = replace(STAGES, scenes_folder=str(tmp_path / "kept"))
+    shared.fit(run(tmp_path / "first"), module(), pairs())
+    times = [path.stat().st_mtime_ns for path in sorted((tmp_path / "kept").rglob("*.pt"))]
+    shared.fit(run(tmp_path / "second"), module(), pairs())
+    again = [path.stat().st_mtime_ns for path in sorted((tmp_path / "kept").rglob("*.pt"))]
+    assert len(times) == 3
+    assert again == times
+    assert not (tmp_path / "first" / "scenes").exists()
+
+
 @torch.no_grad()
 def test_a_prior_is_given_what_it_sees_at_inference(scenes, tmp_path):
     made = network()
