@@ -149,7 +149,8 @@ class Staged(nn.Module, ABC):
         """Estimate after an iteration, of what its U-Net is given."""
         prior, frames = self.prior(iteration), self.frames(problem)
         if not any(frames):
-            return channels[:, :1] + problem.mask * prior(channels)
+            correction: Tensor = prior(channels)
+            return channels[:, :1] + problem.mask * correction
         corrections = [
             _corrected_upright(prior, each, inside, frame)
             for each, inside, frame in zip(channels, problem.mask, frames, strict=True)

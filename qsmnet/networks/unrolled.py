@@ -18,7 +18,7 @@ from qsmnet.summary import Summary
 _CHANNELS = 7
 _MU = 0.05  # at the start of training, see `Unrolled`
 _MU_NOISE = 1.0  # the same, times (sigma / s)^2: of strong noise the start is left as it is
-_MU_LAST = 10.0  # of the last step: what comes before it has less noise than the data
+_MU_LATER = 10.0  # of all but the first step: what comes before them has less noise than the data
 _GAIN = 10.0  # of the numbers behind mu: they have further to go than a convolution's weights
 
 
@@ -139,7 +139,8 @@ class Unrolled(Staged):
         if not all(0 < each < 2 / 3 for each in self.bands):
             raise ValueError(f"bands must lie in (0, 2/3), got {self.bands}")
         self.fill = fill
-        self.strengths = nn.ModuleList([_Strength() for _ in self.priors])
+        noisy = [_MU_LATER if k else _MU_NOISE for k in range(len(self.priors))]
+        self.strengths = nn.ModuleList([_Strength(each) for each in noisy])
         self.final = _Final() if final_consistency else None
 
     @property
@@ -191,7 +192,7 @@ def _of_order_one(volume: Volume, mask: Volume) -> Volume:
 class _Strength(nn.Module):
     """mu as a function of the noise."""
 
-    def __init__(self, noisy: float = _MU_NOISE) -> None:
+    def __init__(self, noisy: float) -> None:
         super().__init__()
         self.still = nn.Parameter(torch.tensor(_inverse_softplus(_MU) / _GAIN))
         self.noisy = nn.Parameter(torch.tensor(_inverse_softplus(noisy) / _GAIN))
@@ -208,7 +209,7 @@ class _Final(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.strength = _Strength(_MU_LAST)
+        self.strength = _Strength(_MU_LATER)
         self.change = nn.Parameter(torch.zeros(2))
 
     def factor(self, level: Number) -> Number:
