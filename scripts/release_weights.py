@@ -1,10 +1,12 @@
-"""Put a run's weights into the package: ``python scripts/release_weights.py NAME RUN COMMAND``.
+"""Put a run's weights into the package.
+
+    python scripts/release_weights.py NAME RUN COMMAND [EARLIER_RUN EARLIER_COMMAND]
 
 Writes the weights of ``RUN/weights.safetensors`` and its card, with the command that trained them
 and the losses of its first steps (`repeat_training.py` makes them again), to
 ``qsmnet/weights/NAME.*``, and the SHA-256 into ``manifest.json``. Loads the result back before it
-says so. Weights of over 15 MB are stored in half precision, and are to be scored as they are
-stored.
+says so. The earlier run is that whose weights the run began with. Weights of over 15 MB are stored
+in half precision, and are to be scored as they are stored.
 """
 
 import json
@@ -14,18 +16,20 @@ from pathlib import Path
 import torch
 
 from qsmnet.training.log import read_metrics
-from qsmnet.weights.store import load_weights, released_names, save_weights
+from qsmnet.weights.store import Card, load_weights, released_names, save_weights
 
 _WEIGHTS = Path(__file__).parents[1] / "qsmnet" / "weights"
 _LARGEST_BYTES = 15_000_000
 _FIRST_STEPS = 200
 
 
-def main(name: str, run: str, command: str) -> None:
+def main(name: str, run: str, command: str, *earlier: str) -> None:
     """Write weights, card and manifest."""
     source = Path(run) / "weights.safetensors"
     network, card = load_weights(source)
     card |= {"command": command, "first_losses": _first_losses(Path(run))}
+    if earlier:
+        card["earlier"] = _earlier(card, *earlier)
     state = network.state_dict()
     if source.stat().st_size > _LARGEST_BYTES:
         state = {k: v.half() for k, v in state.items()}
@@ -43,6 +47,18 @@ def main(name: str, run: str, command: str) -> None:
     print(f"released {name}: {size} bytes; now {released_names()}")
 
 
+def _earlier(card: Card, run: str, command: str) -> Card:
+    """Return of the run before what tells how to do it again."""
+    _, first = load_weights(Path(run) / "weights.safetensors")
+    if first["sha256"] != card["init"]["sha256"]:
+        raise SystemExit(f"{run} is not what the run began with")
+    # names of the machine it was trained on are no part of the recipe
+    card["init"] = {"weights": "earlier", "sha256": first["sha256"]}
+    kept = ("recipe", "commit", "hardware", "steps", "hours", "stages", "validation", "sha256")
+    losses = _first_losses(Path(run))
+    return {**{k: first[k] for k in kept}, "command": command, "first_losses": losses}
+
+
 def _first_losses(run: Path) -> dict[int, float]:
     # of a training in stages, the first one's
     logs = (run / "metrics.csv", run / "stage_1" / "metrics.csv")
@@ -51,4 +67,4 @@ def _first_losses(run: Path) -> dict[int, float]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:])

@@ -2,8 +2,9 @@
 
     python scripts/repeat_training.py unrolled --labels MAPS --out RUN
 
-Starts the training that the card of a released network names, ends it after the steps whose losses
-the card holds, and compares. Losses of ``log_offset`` are logarithms: a difference of 0.01 is 1 %.
+Starts the training that the card of a released network names, of two runs the first, ends it after
+the steps whose losses the card holds, and compares. Losses of ``log_offset`` are logarithms: a
+difference of 0.01 is 1 %.
 """
 
 import argparse
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--bank", help="folder of a bank that is there already")
     arguments = parser.parse_args()
     _, card = load_weights(arguments.name)
+    card = card.get("earlier", card)
     kept = {int(step): loss for step, loss in card["first_losses"].items()}
     command = short_command(card, arguments.labels, arguments.out, max(kept) + 1)
     command += [f"data.bank={arguments.bank}"] if arguments.bank else []
