@@ -1,16 +1,17 @@
 """Put a run's weights into the package.
 
-    python scripts/release_weights.py NAME RUN COMMAND [EARLIER_RUN EARLIER_COMMAND]
+    python scripts/release_weights.py NAME RUN COMMAND [--earlier RUN COMMAND]
 
 Writes the weights of ``RUN/weights.safetensors`` and its card, with the command that trained them
 and the losses of its first steps (`repeat_training.py` makes them again), to
 ``qsmnet/weights/NAME.*``, and the SHA-256 into ``manifest.json``. Loads the result back before it
-says so. The earlier run is that whose weights the run began with. Weights of over 15 MB are stored
-in half precision, and are to be scored as they are stored.
+says so. The earlier run is that whose weights the run began with. ``--start-iterations N``
+gives the classical start more iterations than in training. Weights of over 15 MB are stored in half
+precision, and are to be scored as they are stored.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -23,13 +24,24 @@ _LARGEST_BYTES = 15_000_000
 _FIRST_STEPS = 200
 
 
-def main(name: str, run: str, command: str, *earlier: str) -> None:
+def main() -> None:
     """Write weights, card and manifest."""
-    source = Path(run) / "weights.safetensors"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("name", "run", "command"):
+        parser.add_argument(name)
+    parser.add_argument("--earlier", nargs=2, metavar=("RUN", "COMMAND"))
+    parser.add_argument("--start-iterations", type=int)
+    arguments = parser.parse_args()
+    name, run = arguments.name, Path(arguments.run)
+    source = run / "weights.safetensors"
     network, card = load_weights(source)
-    card |= {"command": command, "first_losses": _first_losses(Path(run))}
-    if earlier:
-        card["earlier"] = _earlier(card, *earlier)
+    card |= {"command": arguments.command, "first_losses": _first_losses(run)}
+    if arguments.earlier:
+        card["earlier"] = _earlier(card, *arguments.earlier)
+    if arguments.start_iterations:
+        trained = card["network"]["start_iterations"]
+        card["network"]["start_iterations"] = arguments.start_iterations
+        card["trained_with"] = {"network.start_iterations": trained}
     state = network.state_dict()
     if source.stat().st_size > _LARGEST_BYTES:
         state = {k: v.half() for k, v in state.items()}
@@ -67,4 +79,4 @@ def _first_losses(run: Path) -> dict[int, float]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
