@@ -284,7 +284,7 @@ def _card(settings: dict[Any, Any]) -> dict[str, Any]:
     # label maps are told by their hashes; where things lay on this machine is no part of a recipe
     data = {key: value for key, value in settings["data"].items() if key not in _PLACES}
     kept = {key: settings[key] for key in (*parts, *recipe, "trainer", "seed")}
-    stages = settings["stages"] and {
+    stages = settings.get("stages") and {
         key: value for key, value in settings["stages"].items() if key not in _PLACES
     }
     card = {
