@@ -228,6 +228,20 @@ def test_items_of_a_batch_are_turned_each_by_itself(case, randomised):
         assert torch.allclose(together[index], alone[0], atol=1e-4 * float(alone.abs().max()))
 
 
+@torch.no_grad()
+def test_what_a_few_voxels_change_is_shown_within_bounds(case):
+    """One strong source in an empty field: the step to the data changes little else."""
+    field, support, noise, mask, geometry = case.item(1)
+    chi = torch.zeros_like(mask)
+    chi[..., 6, 8, 5] = 3.0
+    field = Dipole(tuple(chi.shape[-3:]), geometry, padding=2).forward(chi) * mask
+    made = untrained(start="tkd")
+    problem = made.problem(field, support, 0 * noise, mask, geometry)
+    seen = made.seen(problem, 0, made.begin(problem), None)
+    assert float(seen[:, 1].abs().max()) == 5.0
+    assert float(seen[:, 3].abs().max()) <= 5.0
+
+
 def test_shared_weights_are_those_of_one_iteration():
     one, shared, own = (
         sum(p.numel() for p in Unrolled(**SMALL | changes).parameters())
