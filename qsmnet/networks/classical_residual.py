@@ -20,9 +20,10 @@ class ClassicalResidual(Staged):
     .. math:: \chi = \mathrm{mask} \cdot (\chi_0 + U[\chi_0, \mathrm{TKD}_{t_1} - \chi_0, \dots,
        \mathrm{TKD}_{t_n} - \chi_0, W b, \bar\sigma / \sigma, \mathrm{mask}, \log \sigma / s])
 
-    Voxel size and B0 enter by the classical maps alone. What differs between thresholds lies near
-    the cone, so that the network can tell streaks from structure; compare the fields split by
-    \|D\| of DIAM-CNN (Si et al. 2023). U starts at zero: untrained, it is the classical map.
+    Voxel size and B0 enter by the classical maps, and by how these are turned upright. What differs
+    between thresholds lies near the cone, so that the network can tell streaks from structure;
+    compare the fields split by \|D\| of DIAM-CNN (Si et al. 2023). U starts at zero: untrained, it
+    is the classical map.
     Degree-1 homogeneous as `qsmnet.networks.unrolled.Unrolled`.
 
     Parameters

@@ -117,9 +117,7 @@ class Staged(nn.Module, ABC):
         for k in range(self.iterations):
             chi = self.corrected(k, problem, self.seen(problem, k, chi, magnitude))
             found.append(chi)
-        if self.closes:
-            found.append(self.last(problem, chi))
-        return [problem.scale * each for each in found]
+        return [problem.scale * each for each in (*found, *self.closing(problem, chi))]
 
     def problem(
         self,
@@ -164,20 +162,15 @@ class Staged(nn.Module, ABC):
         items = zip(problem.mask, problem.geometry, strict=True)
         return [Upright.about(mask[0] > 0, geometry) for mask, geometry in items]
 
-    @property
-    def closes(self) -> bool:
-        """Whether there is a `last` step."""
-        return False
-
     @abstractmethod
     def seen(
         self, problem: Problem, iteration: int, chi: Volume, magnitude: Volume | None
     ) -> Float[Tensor, "batch channel x y z"]:
         """Return what the U-Net of an iteration is given; the first channel is what it corrects."""
 
-    def last(self, problem: Problem, chi: Volume) -> Volume:
-        """Step after the last iteration, where the network `closes`."""
-        raise NotImplementedError(f"{type(self).__name__} has no last step")
+    def closing(self, problem: Problem, chi: Volume) -> list[Volume]:  # noqa: ARG002
+        """Estimates after that of the last iteration, the result last; none unless overridden."""
+        return []
 
 
 def turned_inside(

@@ -144,11 +144,6 @@ class Unrolled(Staged):
         self.strengths = nn.ModuleList([_Strength(each) for each in noisy])
         self.final = _Final() if final_consistency else None
 
-    @property
-    def closes(self) -> bool:
-        """Whether there is a step to the data, and a factor, after the last iteration."""
-        return self.final is not None
-
     def seen(
         self, problem: Problem, iteration: int, chi: Volume, magnitude: Volume | None
     ) -> Float[Tensor, "batch channel x y z"]:
@@ -168,6 +163,10 @@ class Unrolled(Staged):
         )
         shown = (relative_magnitude(magnitude, problem.mask),) if self.magnitude else ()
         return torch.cat((*channels, *shown), dim=1)
+
+    def closing(self, problem: Problem, chi: Volume) -> list[Volume]:
+        """Return the `last` step's estimate, with ``final_consistency``."""
+        return [] if self.final is None else [self.last(problem, chi)]
 
     def last(self, problem: Problem, chi: Volume) -> Volume:
         """Step to the data and factor after the last iteration; only with ``final_consistency``."""

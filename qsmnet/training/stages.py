@@ -94,7 +94,7 @@ class Stages:
         cards = [
             self._stage(run, module, scenes, k, data.workers) for k in range(network.iterations)
         ]
-        if isinstance(network, Unrolled) and network.closes and self.fitted_scenes:
+        if isinstance(network, Unrolled) and network.final is not None and self.fitted_scenes:
             self._fit_last(run, network, scenes["train"])
         card = {
             **run.card,
