@@ -1,5 +1,6 @@
 """Running a study of cases: rows that are not there yet, one method on one field each."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,8 +9,9 @@ from qsmnet.errors import NumericalError, UsageError
 from qsmnet.evaluate.case_changes import changed
 from qsmnet.evaluate.case_inputs import Case
 from qsmnet.evaluate.case_scores import score_case
-from qsmnet.evaluate.case_study import KEY, CaseStudy
+from qsmnet.evaluate.case_study import KEY, CaseStudy, row_error
 from qsmnet.evaluate.cost import Measured, measure
+from qsmnet.evaluate.descent import next_value
 from qsmnet.evaluate.ledger import cells, check_known, source_commit
 from qsmnet.evaluate.stage_study import Task
 from qsmnet.evaluate.stages import Scores
@@ -89,7 +91,7 @@ def _run_item(
     item = study.item(wanted.split, protocol, number)
     subject: Subject | None = None
     prepared: dict[tuple[str, str], Case | str] = {}
-    for row in _rows(study, wanted, protocol):
+    for row in _rows(study, wanted, protocol, item):
         key = row.of(protocol, item)
         done = study.results.rows().get(key)
         if done is not None and not done["error"]:
@@ -107,17 +109,36 @@ def _run_item(
         say(f"{' | '.join(key)}: {result}")
 
 
-def _rows(study: CaseStudy, wanted: Wanted, protocol: str) -> Iterator[_Key]:
+def _rows(study: CaseStudy, wanted: Wanted, protocol: str, item: str) -> Iterator[_Key]:
+    """Rows that are wanted; those of a grid depend on what came out of the ones before."""
     for name in wanted.tables or study.tables:
         table = study.tables[name]
         if protocol not in study.protocols_of(table):
             continue
         for each in study.inputs(table):
-            for task in study.tasks(name):
-                if wanted.methods is not None and task.method not in wanted.methods:
+            for method in study.methods(table):
+                if wanted.methods is not None and method not in wanted.methods:
                     continue
-                if wanted.grids or task.detailed:
-                    yield _Key(name, each, task)
+                keys = [_Key(name, each, task) for task in table.group.tasks(name, method)]
+                yield from (key for key in keys if key.task.detailed)
+                if wanted.grids:
+                    grid = [key for key in keys if not key.task.detailed]
+                    yield from _downhill(study, grid, protocol, item)
+
+
+def _downhill(study: CaseStudy, grid: Sequence[_Key], protocol: str, item: str) -> Iterator[_Key]:
+    """Values of a grid as `next_value` says, each when the one before has its row."""
+    tried: set[int] = set()
+    while True:
+        rows = study.results.rows()
+        errors = [row_error(rows.get(key.of(protocol, item))) for key in grid]
+        # what fails is not tried a second time in the same run
+        errors = [math.inf if e is None and i in tried else e for i, e in enumerate(errors)]
+        index = next_value(errors)
+        if index is None:
+            return
+        tried.add(index)
+        yield grid[index]
 
 
 def _prepare(study: CaseStudy, row: _Key, subject: Subject) -> Case | str:

@@ -259,3 +259,8 @@ class CaseStudy:
             return Subject.of_phantom(made.scene(self.heads.seed, number, split), erosion)
         scan = self.heads.get(number, split, self.protocols[protocol])
         return Subject.of_head(Scene(scan, **self.scene))
+
+
+def row_error(row: Mapping[str, str] | None) -> float | None:
+    """NRMSE of a row in percent; None where there is no row or its method failed."""
+    return None if row is None or row["error"] else float(row["nrmse"])

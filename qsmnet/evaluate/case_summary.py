@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qsmnet.evaluate.case_scores import REGIONS
-from qsmnet.evaluate.case_study import CaseStudy, Table
+from qsmnet.evaluate.case_study import CaseStudy, Table, row_error
+from qsmnet.evaluate.descent import next_value
 from qsmnet.evaluate.stage_study import DEFAULT
 from qsmnet.evaluate.table import markdown
 from qsmnet.io.files import write_text
@@ -152,12 +153,16 @@ def _entries(
 
 
 def _best_by_item(tried: Sequence[Rows]) -> Rows:
-    """Row with the lowest error of each item on which every value was tried."""
-    items = set.intersection(*(set(rows) for rows in tried)) if tried else set()
-    return {
-        item: min((rows[item] for rows in tried), key=lambda row: float(row["nrmse"]))
-        for item in sorted(items)
-    }
+    """Row with the lowest error of each item that has its default and the grid's best value."""
+    if not tried:
+        return {}
+    default, *grid = tried
+    found = {}
+    for item in sorted(default):
+        if next_value([row_error(rows.get(item)) for rows in grid]) is None:
+            rows = [rows[item] for rows in tried if item in rows]
+            found[item] = min(rows, key=lambda row: float(row["nrmse"]))
+    return found
 
 
 def _verdicts(places: Sequence[Place]) -> str:

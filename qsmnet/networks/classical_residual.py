@@ -42,6 +42,8 @@ class ClassicalResidual(Staged):
         Of D. Train with the kernel that makes the data; a scan wants ``sampled``.
     upright
         Whether U works where B0 is the third axis and voxels are cubes (`Upright`).
+    views
+        Mirrored views of the maps over which U's correction is averaged; training has one.
     magnitude
         Whether U is given the gradient-echo magnitude, too (`relative_magnitude`).
 
@@ -72,6 +74,7 @@ class ClassicalResidual(Staged):
         widest: int | None = None,
         fold: int = 1,
         upright: bool = True,
+        views: int = 1,
     ) -> None:
         self.thresholds = [float(threshold) for threshold in thresholds]
         if not all(0 < threshold < 2 / 3 for threshold in self.thresholds):
@@ -90,6 +93,7 @@ class ClassicalResidual(Staged):
             True,
             magnitude,
             upright,
+            views,
             unets,
         )
 

@@ -14,6 +14,7 @@ from qsmnet.networks.classical import Start, check_start, classical_map
 from qsmnet.networks.problem import Problem, Scale, Volume, check_scale, check_switch
 from qsmnet.networks.small_unet import SmallUNet
 from qsmnet.networks.upright import Upright
+from qsmnet.networks.views import VIEWS, averaged
 
 
 class Staged(nn.Module, ABC):
@@ -46,6 +47,8 @@ class Staged(nn.Module, ABC):
         Whether there is a magnitude among what the U-Nets are given.
     upright
         Whether R is there, or the U-Nets see the scan's own grid.
+    views
+        Over which a correction is averaged: 1, 2, 4 or 8 (`averaged`).
     unets
         Sizes of each `SmallUNet`, its inputs among them.
 
@@ -70,6 +73,7 @@ class Staged(nn.Module, ABC):
         noise_input: bool,
         magnitude: bool,
         upright: bool,
+        views: int,
         unets: dict[str, Any],
     ) -> None:
         super().__init__()
@@ -81,10 +85,13 @@ class Staged(nn.Module, ABC):
         check_switch("noise_input", noise_input)
         check_switch("magnitude", magnitude)
         check_switch("upright", upright)
+        if views not in VIEWS:
+            raise ValueError(f"views must be one of {', '.join(map(str, VIEWS))}, got {views!r}")
         self.iterations, self.scale, self.padding = iterations, scale, padding
         self.start, self.start_iterations = start, start_iterations
         self.kernel: Kernel = kernel
         self.takes_noise, self.magnitude, self.upright = noise_input, magnitude, upright
+        self.views = views
         #: What `qsmnet.weights.store.build_network` makes one of the priors of.
         self.prior_config = {"_target_": f"{SmallUNet.__module__}.{SmallUNet.__name__}", **unets}
         distinct = 1 if shared else iterations
@@ -145,15 +152,19 @@ class Staged(nn.Module, ABC):
         self, iteration: int, problem: Problem, channels: Float[Tensor, "batch channel x y z"]
     ) -> Volume:
         """Estimate after an iteration, of what its U-Net is given."""
-        prior, frames = self.prior(iteration), self.frames(problem)
+        frames = self.frames(problem)
         if not any(frames):
-            correction: Tensor = prior(channels)
+            correction = self.correction(iteration, channels)
             return channels[:, :1] + problem.mask * correction
         corrections = [
-            _corrected_upright(prior, each, inside, frame)
+            self._corrected_upright(iteration, each, inside, frame)
             for each, inside, frame in zip(channels, problem.mask, frames, strict=True)
         ]
         return channels[:, :1] + problem.mask * torch.stack(corrections)
+
+    def correction(self, iteration: int, channels: Tensor) -> Volume:
+        """Return what the U-Net of an iteration makes of channels that are upright."""
+        return averaged(self.prior(iteration), channels, self.views)
 
     def frames(self, problem: Problem) -> list[Upright | None]:
         """Of each item the grid on which its U-Nets work, None for its own."""
@@ -172,6 +183,13 @@ class Staged(nn.Module, ABC):
         """Estimates after that of the last iteration, the result last; none unless overridden."""
         return []
 
+    def _corrected_upright(
+        self, iteration: int, channels: Tensor, mask: Tensor, frame: Upright | None
+    ) -> Tensor:
+        turned, _ = turned_inside(frame, channels, mask)
+        correction = self.correction(iteration, turned[None])[0]
+        return correction if frame is None else frame.turned_back(correction)
+
 
 def turned_inside(
     frame: Upright | None, volumes: Float[Tensor, "c x y z"], mask: Float[Tensor, "1 x y z"]
@@ -181,11 +199,3 @@ def turned_inside(
         return volumes, mask
     inside = (frame.turned(mask) > 0.5).to(mask)
     return frame.turned(volumes) * inside, inside
-
-
-def _corrected_upright(
-    prior: nn.Module, channels: Tensor, mask: Tensor, frame: Upright | None
-) -> Tensor:
-    turned, _ = turned_inside(frame, channels, mask)
-    correction: Tensor = prior(turned[None])[0]
-    return correction if frame is None else frame.turned_back(correction)

@@ -79,6 +79,8 @@ class Unrolled(Staged):
         to be alike.
     upright
         Whether the U-Nets work where B0 is the third axis and voxels are cubes (`Upright`).
+    views
+        Mirrored views of the maps over which a U-Net's correction is averaged; training has one.
     bands
         t of parts of x that every U-Net is shown, :math:`F^{-1} t^2 / (D^2 + t^2) F x`: what lies
         within about t of the cone, where the data leave x open.
@@ -119,6 +121,7 @@ class Unrolled(Staged):
         fold: int = 1,
         bands: Sequence[float] = (),
         upright: bool = True,
+        views: int = 1,
     ) -> None:
         unets: dict[str, Any] = {"inputs": _CHANNELS + len(bands) + magnitude}
         unets |= {"base": base, "levels": levels, "convolutions": convolutions}
@@ -134,6 +137,7 @@ class Unrolled(Staged):
             noise_input,
             magnitude,
             upright,
+            views,
             unets,
         )
         self.bands = [float(each) for each in bands]

@@ -153,7 +153,7 @@ def prepare(network: Staged, stage: int, scenes: Scenes, folder: Path, before: P
 def estimate(network: Staged, stage: int, problem: Problem, before: Path, index: int) -> Volume:
     """Correct scene ``index`` by the U-Net before ``stage``; over the problem's scale."""
     stored = torch.from_numpy(np.load(_path(before, index))).float()
-    correction: Tensor = network.prior(stage - 1)(stored[None, _BEFORE:])[0]
+    correction: Tensor = network.correction(stage - 1, stored[None, _BEFORE:])[0]
     (frame,) = network.frames(problem)
     correction = correction if frame is None else frame.turned_back(correction)
     corrected = torch.from_numpy(np.load(_uncorrected(before, index))).float()

@@ -1,0 +1,34 @@
+"""The best of a grid of values, with fewer of them tried."""
+
+import math
+from collections.abc import Sequence
+
+
+def next_value(errors: Sequence[float | None]) -> int | None:
+    """Which value of a grid to try next: from the middle downhill, until both neighbours are worse.
+
+    The best of all if the error has one minimum along the grid, as it has along the strength of a
+    regularisation.
+
+    Parameters
+    ----------
+    errors
+        Of every value, in the grid's order; None where it is not tried yet, infinite where it
+        failed.
+
+    Returns
+    -------
+    Its position; None when the best is found, or the grid is empty.
+    """
+    tried = [i for i, error in enumerate(errors) if error is not None]
+    if not tried:
+        return (len(errors) - 1) // 2 if errors else None
+    best = min(tried, key=lambda i: _known(errors[i]))
+    for neighbour in (best - 1, best + 1):
+        if 0 <= neighbour < len(errors) and errors[neighbour] is None:
+            return neighbour
+    return None
+
+
+def _known(error: float | None) -> float:
+    return math.inf if error is None or math.isnan(error) else error
