@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from qsmnet.simulate.acquisition import Acquisition
     from qsmnet.training.module import InversionModule
 
-# what a run writes, its bank apart: taken back if it ends before its first checkpoint
+# what a run writes, its bank apart: taken back if it ends before there is anything to go on from
 _FILES = ("config.yaml", "metrics.csv", "curve.png", "panel_*.png")
 _STAGES = ("scenes", "stage_*")
 _RESULTS = ("last.ckpt", "weights.safetensors", "weights.json")
@@ -48,7 +48,8 @@ residual, unet, kqsm, kqsm_he2022; or name parts, network=NAME at least.
 
   out=DIR                 receives metrics.csv, curve.png, panel_*.png, last.ckpt,
                           weights.safetensors
-  resume=DIR              go on exactly where DIR/last.ckpt stopped, with DIR's settings
+  resume=DIR              go on exactly where DIR/last.ckpt stopped, or where its scenes and maps
+                          are, with DIR's settings
   init=WEIGHTS            fine-tune released weights or a .safetensors file
   data=stored data.folder=PAIRS data.validation_folder=PAIRS
                           train on your own pairs, with any experiment
@@ -114,7 +115,7 @@ def train(config: DictConfig) -> None:
 
 @contextlib.contextmanager
 def _kept(folder: Path, config: DictConfig) -> Iterator[None]:
-    """Write a run's settings; without a checkpoint at its end, leave no run behind."""
+    """Write a run's settings; without anything to go on from at its end, leave no run behind."""
     try:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
         yield
@@ -127,8 +128,9 @@ def _kept(folder: Path, config: DictConfig) -> Iterator[None]:
 
 
 def _has_checkpoint(folder: Path) -> bool:
-    """Whether a run can go on; one in stages has a folder for each."""
-    return (folder / "last.ckpt").is_file() or any(folder.glob("stage_*/last.ckpt"))
+    """Whether a run can go on; scenes of one in stages, and their maps, are minutes of work."""
+    kept = ("last.ckpt", "stage_*/last.ckpt", "scenes/train/*.pt", "stage_*/train/*.npy")
+    return any(any(folder.glob(name)) for name in kept)
 
 
 def _check_chosen(config: DictConfig) -> None:

@@ -22,6 +22,7 @@ from qsmnet.errors import ResourceError
 from qsmnet.geometry import Geometry
 from qsmnet.inversion.trained_range import training_range_flags
 from qsmnet.simulate.acquisition import Acquisition, voxel_size_list
+from qsmnet.training import crops
 from qsmnet.training.log import read_metrics
 from qsmnet.training.panel import Pictures
 from qsmnet.weights.store import load_weights, released_names
@@ -341,7 +342,7 @@ def test_a_staged_run_that_fails_at_once_leaves_nothing(own_pairs, tmp_path, cap
     def fail(*_):
         raise ResourceError("disk", "is full", "make room")
 
-    monkeypatch.setattr("qsmnet.training.stages.prepare", fail)
+    monkeypatch.setattr("qsmnet.training.scenes.Scenes.simulate", fail)
     small = ("stages.scenes=1", "stages.validation_scenes=1", "data.workers=0")
     out = tmp_path / "run"
     assert train("experiment=unrolled_heads", *own_pairs, *small, f"out={out}") != 0
@@ -350,6 +351,34 @@ def test_a_staged_run_that_fails_at_once_leaves_nothing(own_pairs, tmp_path, cap
     (out / "scenes").mkdir()
     assert train("experiment=unrolled_heads", *own_pairs, *small, f"out={out}") != 0
     assert "scenes: exists already" in one_error(capsys)
+
+
+def test_scenes_and_maps_of_a_stopped_run_are_gone_on_from(
+    own_pairs, tmp_path, capsys, monkeypatch
+):
+    small = ("stages.scenes=2", "stages.validation_scenes=1", "data.workers=0")
+    small = (*small, "stages.fitted_scenes=0", "stages.crop=8", "network.base=4")
+    small = (*small, "network.start_iterations=2")
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        write, written = crops._write, []
+
+        def stopped(path, content):
+            written.append(path)
+            if path == out / "stage_1" / "train" / "00001.npy":
+                raise ResourceError("disk", "is full", "make room")
+            write(path, content)
+
+        patch.setattr(crops, "_write", stopped)
+        assert train("experiment=unrolled_heads", *own_pairs, *small, f"out={out}") != 0
+    assert "disk: is full" in one_error(capsys)
+    kept = out / "stage_1" / "train" / "00000.npy"
+    before = kept.stat().st_mtime_ns, kept.read_bytes()
+    assert train("experiment=unrolled_heads", *own_pairs, *small, f"out={out}") != 0
+    assert f"resume={out}" in one_error(capsys)
+    assert train(f"resume={out}") == 0
+    assert (kept.stat().st_mtime_ns, kept.read_bytes()) == before
+    assert (out / "weights.safetensors").exists()
 
 
 def test_own_pairs_are_framed_for_a_network_that_needs_it(own_pairs):
