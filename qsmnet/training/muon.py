@@ -111,15 +111,22 @@ class Muon(Optimizer):
 def orthogonalised(matrix: Tensor) -> Tensor:
     """Matrix of the same singular vectors, its singular values near 1.
 
-    By Newton-Schulz iteration in float32: a step of a released network is to come out again.
+    By Newton-Schulz iteration in float32: a step of a released network is to come out again. Each
+    iteration is a polynomial of the Gram matrix, so that all of them work on that small one, and
+    the long matrix is multiplied once.
     """
     a, b, c = _QUINTIC
     flat = matrix.shape[0] <= matrix.shape[1]
     x = matrix.float() if flat else matrix.float().T
     x = x / x.norm().clamp_min(1e-12)
+    gram = x @ x.T
+    unit = torch.eye(len(gram), dtype=x.dtype, device=x.device)
+    whole = unit
     for _ in range(_STEPS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        factor = a * unit + b * gram + c * gram @ gram
+        whole = factor @ whole
+        gram = factor @ gram @ factor
+    x = whole @ x
     result: Tensor = x if flat else x.T
     return result
 
