@@ -253,7 +253,7 @@ def test_card_tells_which_way_slices_lie(settings, slices):
 
 
 def test_no_pair_that_is_drawn_lies_outside_of_its_card():
-    card = {"trained_for": trained_for("experiment=unrolled")}
+    card = {"trained_for": trained_for("experiment=unrolled_joint")}
     for size in voxel_size_list(1, 64, 0.4):
         geometry = Geometry(size, (0.0, 0.0, 1.0))
         assert training_range_flags(card, geometry, [0.0, 0.03]) == ()
@@ -345,11 +345,11 @@ def test_a_staged_run_that_fails_at_once_leaves_nothing(own_pairs, tmp_path, cap
     monkeypatch.setattr("qsmnet.training.scenes.Scenes.simulate", fail)
     small = ("stages.scenes=1", "stages.validation_scenes=1", "data.workers=0")
     out = tmp_path / "run"
-    assert train("experiment=unrolled_heads", *own_pairs, *small, f"out={out}") != 0
+    assert train("experiment=unrolled", *own_pairs, *small, f"out={out}") != 0
     assert "disk: is full" in one_error(capsys)
     assert not list(out.iterdir())
     (out / "scenes").mkdir()
-    assert train("experiment=unrolled_heads", *own_pairs, *small, f"out={out}") != 0
+    assert train("experiment=unrolled", *own_pairs, *small, f"out={out}") != 0
     assert "scenes: exists already" in one_error(capsys)
 
 
@@ -370,11 +370,11 @@ def test_scenes_and_maps_of_a_stopped_run_are_gone_on_from(
             write(path, content)
 
         patch.setattr(crops, "_write", stopped)
-        assert train("experiment=unrolled_heads", *own_pairs, *small, f"out={out}") != 0
+        assert train("experiment=unrolled", *own_pairs, *small, f"out={out}") != 0
     assert "disk: is full" in one_error(capsys)
     kept = out / "stage_1" / "train" / "00000.npy"
     before = kept.stat().st_mtime_ns, kept.read_bytes()
-    assert train("experiment=unrolled_heads", *own_pairs, *small, f"out={out}") != 0
+    assert train("experiment=unrolled", *own_pairs, *small, f"out={out}") != 0
     assert f"resume={out}" in one_error(capsys)
     assert train(f"resume={out}") == 0
     assert (kept.stat().st_mtime_ns, kept.read_bytes()) == before

@@ -49,7 +49,7 @@ def test_scans_are_not_for_training(tmp_path, capsys):
 
 
 def test_a_magnitude_that_no_item_would_have_is_refused(tmp_path, capsys):
-    chosen = ("experiment=unrolled_tiny", "network.magnitude=true")
+    chosen = ("experiment=unrolled_joint", "network.magnitude=true")
     assert train(*chosen, f"out={tmp_path / 'run'}") == 2
     assert "write data.magnitude=true" in one_error(capsys)
     assert not (tmp_path / "run" / "config.yaml").exists()

@@ -105,7 +105,7 @@ def test_experiment_is_built(experiment, tmp_path):
 
 @pytest.mark.parametrize(
     ("experiment", "data"),
-    [("unrolled", "unrolled"), ("unrolled_tiny", "anatomy"), ("residual", "stored")],
+    [("unrolled_joint", "unrolled"), ("unrolled_tiny", "anatomy"), ("residual", "stored")],
 )
 def test_a_magnitude_is_a_setting_of_network_and_data(experiment, data, tmp_path):
     plain = root("train", f"experiment={experiment}", f"data={data}", f"out={tmp_path}")
