@@ -55,6 +55,7 @@ def _study(config: Mapping[str, Any], args: argparse.Namespace) -> Ablation:
     items = {name: Phantoms(**each) for name, each in config["items"].items()}
     small = {name: replace(each, count=1) for name, each in items.items()}
     common = [*config["common"], f"data.labels={args.labels}", f"data.bank={args.runs / 'bank'}"]
+    common.append(f"stages.scenes_folder={args.runs / 'scenes'}")
     common += config["smoke"] if args.smoke else []
     chosen = small if args.smoke else items
     return Ablation(config["variants"], common, chosen, make, config["seed"], args.out)
@@ -67,7 +68,8 @@ def _trained(
     folder = args.runs / variant.replace(" ", "_")
     weights = folder / "weights.safetensors"
     if not weights.exists():
-        resume = (folder / "last.ckpt").exists()
+        # what a stopped run leaves can be gone on from
+        resume = (folder / "config.yaml").exists()
         settings = [f"resume={folder}"] if resume else [*study.settings(variant), f"out={folder}"]
         print(f"{variant}: qsmnet train {' '.join(settings)}", flush=True)
         command = [sys.executable, "-m", "qsmnet.cli", "train", *settings]

@@ -65,10 +65,10 @@ def test_smoke_run(tmp_path):
     maps = tmp_path / "maps"
     maps.mkdir()
     arguments = ["--labels", str(sixteen_maps(maps)), "--runs", str(tmp_path / "runs"), "--smoke"]
-    arguments += ["--out", str(tmp_path / "out"), "--variants", "as it is", "one iteration"]
+    arguments += ["--out", str(tmp_path / "out"), "--variants", "as it is", "two iterations"]
     script().run(FOLDER, "", arguments)
     assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 1 + 2 * 4
-    assert "one iteration" in (tmp_path / "out" / "table.md").read_text()
+    assert "two iterations" in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_unknown_variant_is_one_line(tmp_path):
