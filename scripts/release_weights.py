@@ -47,10 +47,10 @@ def main() -> None:
         state = {k: v.half() for k, v in state.items()}
         card["stored"] = str(torch.half).removeprefix("torch.")
     path = _WEIGHTS / f"{name}.safetensors"
-    written = save_weights(path, state, card, overwrite=True)
-    size = path.stat().st_size
+    size = sum(v.numel() * v.element_size() for v in state.values())
     if size > _LARGEST_BYTES:
-        raise SystemExit(f"{path} has {size} bytes, over {_LARGEST_BYTES}")
+        raise SystemExit(f"{source} has {size} bytes, over {_LARGEST_BYTES}")
+    written = save_weights(path, state, card, overwrite=True)
     manifest_path = _WEIGHTS / "manifest.json"
     manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
     manifest[name] = written["sha256"]
@@ -68,7 +68,7 @@ def _earlier(card: Card, run: str, command: str) -> Card:
     card["init"] = {"weights": "earlier", "sha256": first["sha256"]}
     kept = ("recipe", "commit", "hardware", "steps", "hours", "stages", "validation", "sha256")
     losses = _first_losses(Path(run))
-    return {**{k: first[k] for k in kept}, "command": command, "first_losses": losses}
+    return {**{k: first[k] for k in kept if k in first}, "command": command, "first_losses": losses}
 
 
 def _first_losses(run: Path) -> dict[int, float]:

@@ -4,19 +4,27 @@
 
 Starts the training that the card of a released network names, of two runs the first, ends it after
 the steps whose losses the card holds, and compares. Losses of ``log_offset`` are logarithms: a
-difference of 0.01 is 1 %.
+difference of 0.01 is 1 %. Experiments change: where a setting of the card is another one in this
+source tree, it says so and which commit to check out.
 """
 
 import argparse
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from qsmnet.training.log import read_metrics
 from qsmnet.weights.store import Card, load_weights
 
 _LARGEST = 0.01
+# of a recipe: what a shorter run has its own of, or another machine
+_OWN = ("trainer", "schedule_steps")
+_SHORTENED = ("network.iterations", "stages.fitted_scenes", "data.workers", "data.build_workers")
 
 
 def main() -> None:
@@ -34,6 +42,11 @@ def main() -> None:
     command += [f"data.bank={arguments.bank}"] if arguments.bank else []
     log = arguments.out / ("stage_1" if "stages" in card else "") / "metrics.csv"
     print(shlex.join(command), flush=True)
+    asked = [*command, "--cfg", "job", "--resolve"]
+    composed = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    changed = list(changed_settings(card, yaml.safe_load(composed)))
+    if changed:
+        raise SystemExit(f"not as in the card: {', '.join(changed)}; check out {card['commit']}")
     subprocess.run(command, check=True)
     again = {step: value for step, name, value in read_metrics(log) if name == "train/loss"}
     differences = {step: abs(again[step] - loss) for step, loss in kept.items()}
@@ -51,8 +64,32 @@ def short_command(card: Card, labels: str, out: Path, steps: int) -> list[str]:
     length = card["recipe"]["schedule_steps"]
     changed = [f"trainer.max_steps={steps}", f"schedule_steps={length}", f"epoch={steps}"]
     # of a training in stages the first is enough
-    changed += ["network.iterations=1", "stages.fitted_scenes=0"] if "stages" in card else []
+    first = ["network.iterations=1"] if "iterations" in card["network"] else []
+    changed += [*first, "stages.fitted_scenes=0"] if "stages" in card else []
     return [*kept, f"out={out}", *changed]
+
+
+def changed_settings(card: Card, composed: Mapping[str, Any]) -> Iterator[str]:
+    """Names of settings of the card that are others in a composed config."""
+    recipe = {k: v for k, v in card["recipe"].items() if k not in _OWN}
+    network = {**card["network"], **_unnested(card.get("trained_with", {}))}
+    # what is made of the simulator stands there again
+    recipe["data"] = {k: v for k, v in recipe["data"].items() if k != "training"}
+    for name, value in _leaves({**recipe, "network": network}):
+        if name not in _SHORTENED and dict(_leaves(composed)).get(name) != value:
+            yield name
+
+
+def _leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def _unnested(trained_with: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("network."): value for name, value in trained_with.items()}
 
 
 if __name__ == "__main__":

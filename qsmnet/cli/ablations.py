@@ -1,6 +1,7 @@
 """The command line of a study of ablations: trains each variant as a user would, then scores it."""
 
 import argparse
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ import torch
 import yaml
 
 from qsmnet.cli.compose import compose
+from qsmnet.cli.train import can_resume
 from qsmnet.errors import QsmnetError, UsageError
 from qsmnet.evaluate.ablations import Ablation, summarise_ablation
 from qsmnet.evaluate.case_study import Phantoms
@@ -68,8 +70,10 @@ def _trained(
     folder = args.runs / variant.replace(" ", "_")
     weights = folder / "weights.safetensors"
     if not weights.exists():
-        # what a stopped run leaves can be gone on from
-        resume = (folder / "config.yaml").exists()
+        resume = can_resume(folder)
+        if not resume:
+            # at most the settings of a run that was killed at once
+            shutil.rmtree(folder, ignore_errors=True)
         settings = [f"resume={folder}"] if resume else [*study.settings(variant), f"out={folder}"]
         print(f"{variant}: qsmnet train {' '.join(settings)}", flush=True)
         command = [sys.executable, "-m", "qsmnet.cli", "train", *settings]

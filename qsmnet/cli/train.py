@@ -97,7 +97,8 @@ def train(config: DictConfig) -> None:
         torch.set_num_threads(whole_number(config, "threads", 1))
     seed_everything(whole_number(config, "seed", 0, _LARGEST_SEED))
     module = _module(config)
-    if config.init is not None and not resume:
+    # of a run in stages no checkpoint holds the whole network
+    if config.init is not None and (not resume or config.get("stages") is not None):
         _start_from_init(module, config)
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)  # noqa: S101
@@ -120,16 +121,16 @@ def _kept(folder: Path, config: DictConfig) -> Iterator[None]:
         write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
         yield
     finally:
-        if not _has_checkpoint(folder):
+        if not can_resume(folder):
             for path in (path for name in _FILES for path in folder.glob(name)):
                 path.unlink(missing_ok=True)
             for path in (path for name in _STAGES for path in folder.glob(name)):
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _has_checkpoint(folder: Path) -> bool:
+def can_resume(folder: Path) -> bool:
     """Whether a run can go on; scenes of one in stages, and their maps, are minutes of work."""
-    kept = ("last.ckpt", "stage_*/last.ckpt", "scenes/train/*.pt", "stage_*/train/*.npy")
+    kept = ("last.ckpt", "stage_*/last.ckpt", "scenes/train/[0-9]*", "stage_*/train/[0-9]*")
     return any(any(folder.glob(name)) for name in kept)
 
 
@@ -226,7 +227,7 @@ def _folder(config: DictConfig, is_main: bool) -> Path:
 def _check_new(folder: Path) -> None:
     found = [path.name for name in (*_FILES, *_RESULTS, *_STAGES) for path in folder.glob(name)]
     if "config.yaml" in found:
-        resumable = _has_checkpoint(folder)
+        resumable = can_resume(folder)
         fix = f"resume={folder}, or name" if resumable else "remove it (no checkpoint yet), or name"
         raise OutputError(folder, "holds a run already", f"{fix} another folder")
     if found:
@@ -234,7 +235,7 @@ def _check_new(folder: Path) -> None:
 
 
 def _check_resumable(folder: Path) -> None:
-    begun, resumable = (folder / "config.yaml").is_file(), _has_checkpoint(folder)
+    begun, resumable = (folder / "config.yaml").is_file(), can_resume(folder)
     if not resumable:
         fix = "remove the folder and start with out=DIR" if begun else "start with out=DIR"
         raise UnreadableError(folder, "holds no last.ckpt to go on from", fix)

@@ -10,7 +10,7 @@ from qsmnet.evaluate.case_changes import changed
 from qsmnet.evaluate.case_inputs import Case
 from qsmnet.evaluate.case_scores import score_case
 from qsmnet.evaluate.case_study import KEY, CaseStudy, row_error
-from qsmnet.evaluate.cost import Measured, measure
+from qsmnet.evaluate.cost import Measured, measure, one_line
 from qsmnet.evaluate.descent import next_value
 from qsmnet.evaluate.ledger import cells, check_known, source_commit
 from qsmnet.evaluate.stage_study import Task
@@ -132,8 +132,8 @@ def _downhill(study: CaseStudy, grid: Sequence[_Key], protocol: str, item: str) 
     while True:
         rows = study.results.rows()
         errors = [row_error(rows.get(key.of(protocol, item))) for key in grid]
-        # what fails is not tried a second time in the same run
-        errors = [math.inf if e is None and i in tried else e for i, e in enumerate(errors)]
+        # what failed is tried again, but not twice in the same run
+        errors = [None if e == math.inf and i not in tried else e for i, e in enumerate(errors)]
         index = next_value(errors)
         if index is None:
             return
@@ -146,7 +146,7 @@ def _prepare(study: CaseStudy, row: _Key, subject: Subject) -> Case | str:
     try:
         return study.tables[row.table].made_inputs[row.input].prepare(subject, study.tools)
     except Exception as failure:  # noqa: BLE001 whatever a stage raises
-        return " ".join(str(failure).split()) or type(failure).__name__
+        return one_line(failure)
 
 
 def _run(study: CaseStudy, task: Task, case: Case | str) -> tuple[Measured[Any], Scores]:
@@ -156,7 +156,7 @@ def _run(study: CaseStudy, task: Task, case: Case | str) -> tuple[Measured[Any],
     try:
         method = _built(study, task, case)
     except Exception as failure:  # noqa: BLE001 a method that cannot be built has its row too
-        return Measured(None, " ".join(str(failure).split()), 0.0, 0.0), {}
+        return Measured(None, one_line(failure), 0.0, 0.0), {}
     given = changed(case.given, lambda volume: volume.to(study.device))
     measured = measure(lambda: _invert(task.method, method, given), study.device)
     if measured.value is None:

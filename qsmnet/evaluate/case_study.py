@@ -1,5 +1,6 @@
 """Learned and classical inversion of many fields: which, of what, and where the answers go."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -262,5 +263,7 @@ class CaseStudy:
 
 
 def row_error(row: Mapping[str, str] | None) -> float | None:
-    """NRMSE of a row in percent; None where there is no row or its method failed."""
-    return None if row is None or row["error"] else float(row["nrmse"])
+    """NRMSE of a row in percent; infinite where its method failed, None where there is no row."""
+    if row is None:
+        return None
+    return math.inf if row["error"] else float(row["nrmse"])

@@ -123,7 +123,7 @@ def places_of(study: CaseStudy, name: str, split: str) -> list[Place]:
             for item in items:
                 for task in study.tasks(name):
                     row = rows.get((name, protocol, item, given, task.method, task.parameter))
-                    if row is not None and not row["error"]:
+                    if row is not None:
                         found.setdefault((task.method, task.parameter), {})[item] = row
             entries = [e for m in study.methods(table) for e in _entries(study, table, m, found)]
             places.append(Place(protocol, given, entries))
@@ -134,11 +134,11 @@ def _entries(
     study: CaseStudy, table: Table, method: str, found: Mapping[tuple[str, str], Rows]
 ) -> list[Entry]:
     learned = method in study.learned
-    entries = [
-        Entry(method, parameter, found[method, parameter], learned)
-        for parameter in (DEFAULT, *table.variants)
-        if (method, parameter) in found
-    ]
+    entries = []
+    for parameter in (DEFAULT, *table.variants):
+        rows = found.get((method, parameter), {})
+        through = {item: row for item, row in rows.items() if not row["error"]}
+        entries += [Entry(method, parameter, through, learned)] if through else []
     grid = table.group.grid(method)
     # the default is one of the values: tuning never makes it worse
     tried = [DEFAULT, *grid] if grid else []
@@ -160,8 +160,8 @@ def _best_by_item(tried: Sequence[Rows]) -> Rows:
     found = {}
     for item in sorted(default):
         if next_value([row_error(rows.get(item)) for rows in grid]) is None:
-            rows = [rows[item] for rows in tried if item in rows]
-            found[item] = min(rows, key=lambda row: float(row["nrmse"]))
+            mine = [rows[item] for rows in tried if item in rows and not rows[item]["error"]]
+            found |= {item: min(mine, key=lambda row: float(row["nrmse"]))} if mine else {}
     return found
 
 

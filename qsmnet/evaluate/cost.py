@@ -55,7 +55,7 @@ def measure(call: Callable[[], T], device: torch.device | str = "cpu") -> Measur
         try:
             value = call()
         except Exception as failure:  # noqa: BLE001 - whatever a method raises belongs in its row
-            error = _one_line(failure)
+            error = one_line(failure)
         peak.finish()
         seconds = time.perf_counter() - start
     return Measured(value, error, seconds, peak.increase / _MIB)
@@ -119,6 +119,7 @@ def _release_memory() -> None:
             trim(0)
 
 
-def _one_line(failure: BaseException) -> str:
+def one_line(failure: BaseException) -> str:
+    """Return what an exception says, or its name where it says nothing."""
     text = " ".join(str(failure).split())
     return text or type(failure).__name__

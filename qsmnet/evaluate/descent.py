@@ -14,7 +14,7 @@ def next_value(errors: Sequence[float | None]) -> int | None:
     ----------
     errors
         Of every value, in the grid's order; None where it is not tried yet, infinite where it
-        failed.
+        failed, which says nothing of its neighbours.
 
     Returns
     -------
@@ -23,12 +23,12 @@ def next_value(errors: Sequence[float | None]) -> int | None:
     tried = [i for i, error in enumerate(errors) if error is not None]
     if not tried:
         return (len(errors) - 1) // 2 if errors else None
-    best = min(tried, key=lambda i: _known(errors[i]))
-    for neighbour in (best - 1, best + 1):
+    known = [math.inf if error is None else error for error in errors]
+    best = min(tried, key=known.__getitem__)
+    for way in (-1, 1):
+        neighbour = best + way
+        while 0 <= neighbour < len(errors) and errors[neighbour] == math.inf:
+            neighbour += way
         if 0 <= neighbour < len(errors) and errors[neighbour] is None:
             return neighbour
     return None
-
-
-def _known(error: float | None) -> float:
-    return math.inf if error is None or math.isnan(error) else error

@@ -43,7 +43,8 @@ class ClassicalResidual(Staged):
     upright
         Whether U works where B0 is the third axis and voxels are cubes (`Upright`).
     views
-        Mirrored views of the maps over which U's correction is averaged; training has one.
+        Mirrored views of the maps over which U's correction is averaged; trained by itself it
+        sees one.
     magnitude
         Whether U is given the gradient-echo magnitude, too (`relative_magnitude`).
 

@@ -87,6 +87,8 @@ class Staged(nn.Module, ABC):
         check_switch("upright", upright)
         if views not in VIEWS:
             raise ValueError(f"views must be one of {', '.join(map(str, VIEWS))}, got {views!r}")
+        if views > 2 and not upright:
+            raise ValueError(f"views of {views} mirror a cone about the third axis: set upright")
         self.iterations, self.scale, self.padding = iterations, scale, padding
         self.start, self.start_iterations = start, start_iterations
         self.kernel: Kernel = kernel
@@ -187,8 +189,7 @@ class Staged(nn.Module, ABC):
         self, iteration: int, channels: Tensor, mask: Tensor, frame: Upright | None
     ) -> Tensor:
         turned, _ = turned_inside(frame, channels, mask)
-        correction = self.correction(iteration, turned[None])[0]
-        return correction if frame is None else frame.turned_back(correction)
+        return turned_back(frame, self.correction(iteration, turned[None])[0])
 
 
 def turned_inside(
@@ -199,3 +200,8 @@ def turned_inside(
         return volumes, mask
     inside = (frame.turned(mask) > 0.5).to(mask)
     return frame.turned(volumes) * inside, inside
+
+
+def turned_back(frame: Upright | None, correction: Float[Tensor, "1 x y z"]) -> Tensor:
+    """Return a correction on the grid of the scan."""
+    return correction if frame is None else frame.turned_back(correction)

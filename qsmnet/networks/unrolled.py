@@ -80,7 +80,8 @@ class Unrolled(Staged):
     upright
         Whether the U-Nets work where B0 is the third axis and voxels are cubes (`Upright`).
     views
-        Mirrored views of the maps over which a U-Net's correction is averaged; training has one.
+        Mirrored views of the maps over which a U-Net's correction is averaged; trained by itself it
+        sees one.
     bands
         t of parts of x that every U-Net is shown, :math:`F^{-1} t^2 / (D^2 + t^2) F x`: what lies
         within about t of the cone, where the data leave x open.

@@ -109,7 +109,17 @@ def _sampled(
     shift: Float[Tensor, "3"],
     shape: tuple[int, int, int],
 ) -> Float[Tensor, "c p q r"]:
-    """Linear interpolation at ``matrix @ j + shift`` of voxel j of a new grid."""
+    """Linear interpolation at ``matrix @ j + shift`` of voxel j of a new grid, in float32.
+
+    Under autocast places would be of half precision, a third of a voxel off.
+    """
+    with torch.autocast(volumes.device.type, enabled=False):
+        return _interpolated(volumes.float(), matrix, shift, shape)
+
+
+def _interpolated(
+    volumes: Tensor, matrix: Tensor, shift: Tensor, shape: tuple[int, int, int]
+) -> Tensor:
     for axis in (-3, -2, -1):
         volumes = _sharpened(volumes, axis)
     # affine_grid's coordinates run from -1 to 1 along each axis, the last one first

@@ -20,9 +20,10 @@ from torch.utils.data import Dataset
 from qsmnet.geometry import Geometry
 from qsmnet.io.files import atomic_write
 from qsmnet.networks.problem import Problem, Volume
-from qsmnet.networks.staged import Staged, turned_inside
+from qsmnet.networks.staged import Staged, turned_back, turned_inside
 from qsmnet.simulate.randomness import item_generator
 from qsmnet.training.batch import Batch, Item, collate
+from qsmnet.training.losses import demeaned
 from qsmnet.training.scenes import Scenes
 
 # share of a crop that is to be object, and how often another is drawn for it
@@ -79,7 +80,8 @@ class Crops(Dataset[Item]):
     """
 
     def __init__(self, folder: Path, size: int, seed: int, split: str, length: int) -> None:
-        self.paths = sorted(folder.glob("*.npy"))
+        # not what a kill has left of another
+        self.paths = sorted(folder.glob("[0-9]*.npy"))
         self.size, self.seed, self.split, self.length = size, seed, split, length
 
     def __len__(self) -> int:
@@ -155,16 +157,14 @@ def estimate(network: Staged, stage: int, problem: Problem, before: Path, index:
     stored = torch.from_numpy(np.load(_path(before, index))).float()
     correction: Tensor = network.correction(stage - 1, stored[None, _BEFORE:])[0]
     (frame,) = network.frames(problem)
-    correction = correction if frame is None else frame.turned_back(correction)
+    correction = turned_back(frame, correction)
     corrected = torch.from_numpy(np.load(_uncorrected(before, index))).float()
     return (corrected + problem.mask[0] * correction)[None]
 
 
 def missing_correction(problem: Problem, chi: Volume, truth: Volume) -> Float[Tensor, "..."]:
     """Truth over the scale less the estimate, in the mask, where both have the same mean."""
-    error = (truth / problem.scale - chi) * problem.mask
-    total = problem.mask.sum((-3, -2, -1), keepdim=True).clamp_min(1.0)
-    return error - problem.mask * error.sum((-3, -2, -1), keepdim=True) / total
+    return demeaned(truth / problem.scale - chi, problem.mask)
 
 
 def _path(folder: Path, index: int) -> Path:

@@ -72,6 +72,11 @@ class Run:
         """The last checkpoint: plain data, loads with ``weights_only=True``."""
         return self.folder / "last.ckpt"
 
+    @property
+    def processes(self) -> int:
+        """How many take part in it."""
+        return int(self._trainer.world_size)
+
     def check(self, resume: bool = False) -> None:
         """Look whether the run could begin, before anything is computed or written.
 

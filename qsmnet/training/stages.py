@@ -72,7 +72,8 @@ class Stages:
         Raises
         ------
         UsageError
-            If the network is not a `Staged` one, or its iterations share a U-Net.
+            If the network is not a `Staged` one, or its iterations share a U-Net; if there are
+            several processes; if a U-Net that is trained is to be trained longer.
         QsmnetError
             As `qsmnet.training.run.Run.fit`.
         """
@@ -80,6 +81,9 @@ class Stages:
         if not isinstance(network, Staged) or len(network.priors) != network.iterations:
             problem = "training in stages is for networks of U-Nets with network.shared=false"
             raise UsageError("stages", problem, "write stages=null, or network=unrolled")
+        if run.processes > 1:
+            problem = "training in stages is for one process"
+            raise UsageError("trainer.devices", problem, "write trainer.devices=1")
         place = Path(self.scenes_folder or run.folder / "scenes")
         settings = _settings_of_items(run.card)
         scenes = {
@@ -94,6 +98,9 @@ class Stages:
         cards = [
             self._stage(run, module, scenes, k, data.workers) for k in range(network.iterations)
         ]
+        weights, last = run.folder / "weights.safetensors", run.folder / f"stage_{len(cards)}"
+        if weights.with_suffix(".json").exists():
+            return load_weights(weights)[1]
         if isinstance(network, Unrolled) and network.final is not None and self.fitted_scenes:
             self._fit_last(run, network, scenes["train"])
         card = {
@@ -104,8 +111,9 @@ class Stages:
             "stages": [{k: each[k] for k in ("steps", "hours", "validation")} for each in cards],
             "validation": cards[-1]["validation"],
         }
-        weights = run.folder / "weights.safetensors"
-        return save_weights(weights, network.state_dict(), card, overwrite=True)
+        saved = save_weights(weights, network.state_dict(), card, overwrite=True)
+        _remove_maps(last)
+        return saved
 
     def _stage(
         self,
@@ -122,10 +130,13 @@ class Stages:
         if not weights.exists():
             for split, each in scenes.items():
                 prepare(network, k, each, folder / split, before / split)
-                # gigabytes, which nothing reads again
-                shutil.rmtree(before / split, ignore_errors=True)
+            _remove_maps(before)
             self._train(run, module, k, folder, workers)
         trained, card = load_weights(weights)
+        if card["steps"] < run.trainer["max_steps"]:
+            problem = f"U-Net {k + 1} is trained already, for {card['steps']} steps"
+            fix = f"start another run with init={weights.parent.parent}/weights.safetensors"
+            raise UsageError("trainer.max_steps", problem, fix)
         network.prior(k).load_state_dict(trained.state_dict())
         return card
 
@@ -150,7 +161,11 @@ class Stages:
         )
         card = {"network": network.prior_config}
         part = Run(folder, card, run.trainer, run.epoch, pictures=False)
-        part.fit(stage, crops, resume=part.checkpoint.exists())
+        resume = part.checkpoint.exists()
+        if not resume:
+            # of a training that was killed before its first checkpoint
+            (folder / "metrics.csv").unlink(missing_ok=True)
+        part.fit(stage, crops, resume=resume)
 
     def _fit_last(self, run: Run, network: Unrolled, scenes: Scenes) -> None:
         """Fit the strength of the final step and the factor to whole scenes."""
@@ -162,6 +177,12 @@ class Stages:
             problem = network.problem(*batch.inputs(network)[:5])
             cases.append((problem, estimate(network, last, problem, folder, index), batch.chi))
         fit_last(network, cases)
+
+
+def _remove_maps(stage: Path) -> None:
+    """Gigabytes, which nothing reads again."""
+    for split in ("train", "validate"):
+        shutil.rmtree(stage / split, ignore_errors=True)
 
 
 def _settings_of_items(card: Card) -> dict[str, Any]:

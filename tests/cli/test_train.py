@@ -359,12 +359,13 @@ def test_scenes_and_maps_of_a_stopped_run_are_gone_on_from(
     small = ("stages.scenes=2", "stages.validation_scenes=1", "data.workers=0")
     small = (*small, "stages.fitted_scenes=0", "stages.crop=8", "network.base=4")
     small = (*small, "network.start_iterations=2")
-    out = tmp_path / "run"
+    first, out = tmp_path / "first", tmp_path / "run"
+    assert train("experiment=unrolled", *own_pairs, *small, f"out={first}") == 0
+    small = (*small, f"init={first / 'weights.safetensors'}", "optimizer.lr=0")
+    write, written = crops._write, []
     with monkeypatch.context() as patch:
-        write, written = crops._write, []
 
         def stopped(path, content):
-            written.append(path)
             if path == out / "stage_1" / "train" / "00001.npy":
                 raise ResourceError("disk", "is full", "make room")
             write(path, content)
@@ -372,13 +373,18 @@ def test_scenes_and_maps_of_a_stopped_run_are_gone_on_from(
         patch.setattr(crops, "_write", stopped)
         assert train("experiment=unrolled", *own_pairs, *small, f"out={out}") != 0
     assert "disk: is full" in one_error(capsys)
-    kept = out / "stage_1" / "train" / "00000.npy"
-    before = kept.stat().st_mtime_ns, kept.read_bytes()
     assert train("experiment=unrolled", *own_pairs, *small, f"out={out}") != 0
     assert f"resume={out}" in one_error(capsys)
+    monkeypatch.setattr(crops, "_write", lambda *new: written.append(new[0]) or write(*new))
     assert train(f"resume={out}") == 0
-    assert (kept.stat().st_mtime_ns, kept.read_bytes()) == before
-    assert (out / "weights.safetensors").exists()
+    assert out / "stage_1" / "train" / "00001.npy" in written
+    assert out / "stage_1" / "train" / "00000.npy" not in written
+    begun, card = load_weights(first / "weights.safetensors")
+    found, again = load_weights(out / "weights.safetensors")
+    assert again["init"]["sha256"] == card["sha256"]
+    # an optimizer that stands still
+    for name, value in found.state_dict().items():
+        assert torch.equal(value, begun.state_dict()[name])
 
 
 def test_own_pairs_are_framed_for_a_network_that_needs_it(own_pairs):

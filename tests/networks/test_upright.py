@@ -86,3 +86,14 @@ def test_sign_of_b0_does_not_matter():
     first, second = Upright.about(mask, TILTED), Upright.about(mask, opposite)
     assert first.shape == second.shape
     assert torch.allclose(first.inward, second.inward)
+
+
+@torch.no_grad()
+def test_half_precision_moves_no_place():
+    mask = torch.ones(80, 70, 40, dtype=torch.bool)
+    frame = Upright.about(mask, THICK)
+    volume = torch.randn(1, *mask.shape, generator=torch.Generator().manual_seed(0))
+    plain = frame.turned(volume)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(frame.turned(volume), plain)
+        assert frame.turned_back(plain.bfloat16()).dtype == torch.float32

@@ -84,6 +84,12 @@ def test_network_averages_in_its_own_frame(case, randomised):
         assert torch.allclose(found.flip((-3, -2, -1)), two, atol=2e-3 * float(two.abs().max()))
 
 
+def test_views_that_need_an_upright_cone_are_refused_elsewhere():
+    Unrolled(views=2, upright=False)
+    with pytest.raises(ValueError, match="set upright"):
+        Unrolled(views=4, upright=False)
+
+
 @pytest.mark.parametrize("views", [0, 3, 16])
 def test_other_numbers_are_refused(views):
     with pytest.raises(ValueError, match="views must be one of 1, 2, 4, 8"):

@@ -1,6 +1,5 @@
 """Training an unrolled network U-Net by U-Net: what each is given, and that a run goes on."""
 
-import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -143,21 +142,47 @@ def test_a_run_leaves_the_weights_of_the_whole_network(pairs, tmp_path):
     assert moved == {"0", "1"}
     assert not torch.equal(found.final.change, untrained["final.change"])
     # gigabytes of what nothing needs again
-    assert not (tmp_path / "stage_1" / "train").exists()
+    assert not list(tmp_path.glob("stage_*/train"))
+    before = (tmp_path / "weights.safetensors").stat().st_mtime_ns
+    assert STAGES.fit(run(tmp_path), module(), pairs()) == kept
+    assert (tmp_path / "weights.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match="U-Net 1 is trained already, for 4 steps"):
+        STAGES.fit(run(tmp_path, steps=6), module(steps=6), pairs())
 
 
-def test_a_run_that_was_stopped_goes_on(pairs, tmp_path):
+class KilledError(Exception):
+    """As if by a signal."""
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_run_that_was_stopped_goes_on(pairs, tmp_path, monkeypatch, steps):
+    """Killed in the second U-Net's training, before its first checkpoint and after it."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     expected = STAGES.fit(run(whole), module(), pairs())
-    shutil.copytree(whole, broken)
-    # as if killed in the midst of the second U-Net's training: the first one's maps are gone
-    for path in (broken / "weights.safetensors", broken / "stage_2" / "weights.safetensors"):
-        path.unlink()
-        path.with_suffix(".json").unlink()
-    for name in ("last.ckpt", "metrics.csv"):
-        (broken / "stage_2" / name).unlink()
+    fit, begun = InversionModule.training_step, []
+
+    def killed(self, batch, index):
+        begun.append(index)
+        if len(begun) > 4 + steps:
+            raise KilledError
+        return fit(self, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InversionModule, "training_step", killed)
+        with pytest.raises(KilledError):
+            STAGES.fit(run(broken), module(), pairs())
+    if steps > 2:
+        assert (broken / "stage_2" / "last.ckpt").exists()
+    else:
+        assert not (broken / "stage_2" / "last.ckpt").exists()
+        # of more steps than these there would be a log
+        (broken / "stage_2" / "metrics.csv").write_text("step,name,value\n0,train/loss,9\n")
+    # what a kill leaves of a map is none
+    (broken / "stage_2" / "train" / ".1.tmp.00000.npy").write_bytes(b"")
     again = STAGES.fit(run(broken), module(), pairs())
     assert again["sha256"] == expected["sha256"]
+    logs = [(folder / "stage_2" / "metrics.csv").read_text() for folder in (whole, broken)]
+    assert logs[0] == logs[1]
 
 
 def test_a_residual_network_has_one_stage(pairs, tmp_path):
@@ -170,6 +195,12 @@ def test_a_residual_network_has_one_stage(pairs, tmp_path):
     found, kept = load_weights(tmp_path / "weights.safetensors")
     assert [each["steps"] for each in kept["stages"]] == [4]
     assert all(found.prior(0).head.weight.ravel() != 0)
+
+
+def test_several_processes_are_refused(pairs, tmp_path):
+    several = replace(run(tmp_path), trainer={**run(tmp_path).trainer, "devices": 2})
+    with pytest.raises(UsageError, match=r"trainer.devices: training in stages is for one process"):
+        STAGES.fit(several, module(), pairs())
 
 
 def test_other_networks_have_no_stages(pairs, tmp_path):

@@ -1,0 +1,60 @@
+"""The script that trains the first steps of a released network again."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "repeat_training.py"
+RECIPE = ("simulator", "data", "loss", "optimizer", "warmup", "ema_decay", "seed", "stages")
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("repeat_training", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def composed(*overrides):
+    with initialize_config_module("qsmnet.configs", version_base="1.3"):
+        config = compose("train", overrides=["out=RUN", "data.labels=MAPS", *overrides])
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def card(config):
+    data = {k: v for k, v in config["data"].items() if k not in ("labels", "bank")}
+    recipe = {**{name: config[name] for name in RECIPE}, "data": data}
+    recipe |= {"trainer": config["trainer"], "schedule_steps": config["schedule_steps"]}
+    command = "qsmnet train experiment=NAME data.labels=MAPS threads=2 out=runs/it"
+    return {"network": config["network"], "recipe": recipe, "command": command, "stages": []}
+
+
+@pytest.mark.parametrize("experiment", ["unrolled", "residual"])
+def test_a_shorter_run_has_the_settings_of_the_card(script, experiment):
+    kept = card(composed(f"experiment={experiment}"))
+    command = script.short_command(kept, "my maps", Path("again"), 200)
+    assert command[:5] == [
+        "qsmnet", "train", "experiment=NAME", "data.labels=my maps", "threads=2",
+    ]  # fmt: skip
+    assert "out=again" in command
+    again = composed(f"experiment={experiment}", *command[6:])
+    assert again["trainer"]["max_steps"] == again["epoch"] == 200
+    assert again["schedule_steps"] == kept["recipe"]["schedule_steps"]
+    assert list(script.changed_settings(kept, again)) == []
+
+
+def test_what_has_changed_since_is_named(script):
+    kept = card(composed("experiment=unrolled"))
+    kept["network"]["start_iterations"] = 60
+    kept["trained_with"] = {"network.start_iterations": 20}
+    later = composed("experiment=unrolled", "network.start_iterations=20", "network.base=48")
+    assert list(script.changed_settings(kept, later)) == ["network.base"]
+    later = composed("experiment=unrolled", "simulator.corruptions.holes.probability=0.9")
+    assert list(script.changed_settings(kept, later)) == [
+        "simulator.corruptions.holes.probability",
+        "network.start_iterations",
+    ]
