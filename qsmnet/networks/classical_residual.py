@@ -84,18 +84,18 @@ class ClassicalResidual(Staged):
         unets |= {"base": base, "levels": levels, "convolutions": convolutions}
         unets |= {"widest": widest, "fold": fold}
         super().__init__(
-            1,
-            False,
-            start,
-            start_iterations,
-            scale,
-            padding,
-            kernel,
-            True,
-            magnitude,
-            upright,
-            views,
-            unets,
+            iterations=1,
+            shared=False,
+            start=start,
+            start_iterations=start_iterations,
+            scale=scale,
+            padding=padding,
+            kernel=kernel,
+            noise_input=True,
+            magnitude=magnitude,
+            upright=upright,
+            views=views,
+            unets=unets,
         )
 
     def seen(

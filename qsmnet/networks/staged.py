@@ -63,6 +63,7 @@ class Staged(nn.Module, ABC):
 
     def __init__(
         self,
+        *,
         iterations: int,
         shared: bool,
         start: Start,

@@ -128,18 +128,18 @@ class Unrolled(Staged):
         unets |= {"base": base, "levels": levels, "convolutions": convolutions}
         unets |= {"widest": widest, "fold": fold}
         super().__init__(
-            iterations,
-            shared,
-            start,
-            start_iterations,
-            scale,
-            padding,
-            kernel,
-            noise_input,
-            magnitude,
-            upright,
-            views,
-            unets,
+            iterations=iterations,
+            shared=shared,
+            start=start,
+            start_iterations=start_iterations,
+            scale=scale,
+            padding=padding,
+            kernel=kernel,
+            noise_input=noise_input,
+            magnitude=magnitude,
+            upright=upright,
+            views=views,
+            unets=unets,
         )
         self.bands = [float(each) for each in bands]
         if not all(0 < each < 2 / 3 for each in self.bands):
