@@ -157,7 +157,7 @@ def _best_by_item(tried: Sequence[Rows]) -> Rows:
     if not tried:
         return {}
     default, *grid = tried
-    found = {}
+    found: Rows = {}
     for item in sorted(default):
         if next_value([row_error(rows.get(item)) for rows in grid]) is None:
             mine = [rows[item] for rows in tried if item in rows and not rows[item]["error"]]
