@@ -61,6 +61,9 @@ class SimulatedPairs(Dataset[Item]):
         Whether items are turned too, with their geometry: slices lie any way.
     magnitude
         Whether items have a magnitude, but for a share of 0.3 of them; all else stays the same.
+    in_turn
+        Whether each phantom is taken once before any is taken again, instead of at random: for
+        sets of about as many items as phantoms.
 
     Raises
     ------
@@ -78,9 +81,10 @@ class SimulatedPairs(Dataset[Item]):
         field_of_view: Sequence[float] | None = None,
         turns: bool = False,
         magnitude: bool = False,
+        in_turn: bool = False,
     ) -> None:
         self.bank, self.length, self.scale, self.misstated = bank, length, scale, misstated
-        self.turns, self.magnitude = turns, magnitude
+        self.turns, self.magnitude, self.in_turn = turns, magnitude, in_turn
         self.cut = Cut(crop, field_of_view)
 
     def __len__(self) -> int:
@@ -89,6 +93,7 @@ class SimulatedPairs(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         rng = item_generator(self.bank.seed, f"{self.bank.split} items", index)
         number = int(rng.integers(len(self.bank)))
+        number = index % len(self.bank) if self.in_turn else number
         record = {
             **self.bank.records[number],
             **self.bank.simulator.draw_measurement(rng),
@@ -302,6 +307,7 @@ def simulated_pairs(
     turns: bool = False,
     validation: Simulator | None = None,
     magnitude: bool = False,
+    in_turn: bool = False,
 ) -> PairsModule:
     """Pairs from banks of ``phantoms`` under the folder ``bank``, built at first use.
 
@@ -320,7 +326,7 @@ def simulated_pairs(
     check_counts(1, phantoms=phantoms, validation_phantoms=validation_phantoms)
     check_counts(0, workers=workers)
     check_range("scale", scale, 1e-3)
-    check_switch(magnitude=magnitude)
+    check_switch(magnitude=magnitude, in_turn=in_turn)
     # with a crop, shapes of several voxel sizes are no hindrance
     alike = crop is not None or len(training.shapes(seed)) == 1
     check_cut(crop, field_of_view, batch_size, alike and field_of_view is None)
@@ -331,7 +337,14 @@ def simulated_pairs(
     def items(drawn_by: Simulator, n: int, split: str, length: int) -> SimulatedPairs:
         made = Bank(Path(bank) / split, drawn_by, n, seed, split, build_workers)
         return SimulatedPairs(
-            made, length, crop, scale, field_of_view=field_of_view, turns=turns, magnitude=magnitude
+            made,
+            length,
+            crop,
+            scale,
+            field_of_view=field_of_view,
+            turns=turns,
+            magnitude=magnitude,
+            in_turn=in_turn,
         )
 
     seen = items(training, phantoms, "train", ENDLESS)
