@@ -55,6 +55,20 @@ def test_seeds_and_splits_differ(pairs, simulator, tmp_path):
     assert not torch.equal(training[0].field, other[0].field)
 
 
+def test_phantoms_come_in_turn_if_asked(simulator, tmp_path, monkeypatch):
+    bank = Bank(tmp_path / "bank", simulator, 3, 2, "train")
+    taken, phantom = [], bank.phantom
+    monkeypatch.setattr(bank, "phantom", lambda number: taken.append(number) or phantom(number))
+    in_turn, at_random = SimulatedPairs(bank, 10, in_turn=True), SimulatedPairs(bank, 10)
+    items = [in_turn[i] for i in range(6)]
+    assert taken == [0, 1, 2, 0, 1, 2]
+    assert not same(items[0], items[3])  # measured anew
+    taken.clear()
+    _ = [at_random[i] for i in range(6)]
+    assert taken != [0, 1, 2, 0, 1, 2]
+    assert set(taken) <= {0, 1, 2}
+
+
 def test_items_do_not_depend_on_the_batch_size(pairs):
     singles = first_batches(pairs(), 4)
     doubles = first_batches(pairs(batch_size=2), 2)
