@@ -1,13 +1,14 @@
 """Put a run's weights into the package.
 
-    python scripts/release_weights.py NAME RUN COMMAND [--earlier RUN COMMAND]
+    python scripts/release_weights.py NAME RUN COMMAND [--earlier RUN COMMAND] [--mean]
 
 Writes the weights of ``RUN/weights.safetensors`` and its card, with the command that trained them
 and the losses of its first steps (`repeat_training.py` makes them again), to
 ``qsmnet/weights/NAME.*``, and the SHA-256 into ``manifest.json``. Loads the result back before it
-says so. The earlier run is that whose weights the run began with. ``--start-iterations N``
-gives the classical start more iterations than in training. Weights of over 15 MB are stored in half
-precision, and are to be scored as they are stored.
+says so. The earlier run is that whose weights the run began with; ``--mean`` releases the mean of
+the weights of both, which can be better than either (Wortsman et al. 2022, arXiv:2109.01903).
+``--start-iterations N`` gives the classical start more iterations than in training. Weights of over
+15 MB are stored in half precision, and are to be scored as they are stored.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from qsmnet.training.log import read_metrics
 from qsmnet.weights.store import Card, load_weights, released_names, save_weights
@@ -30,19 +32,25 @@ def main() -> None:
     for name in ("name", "run", "command"):
         parser.add_argument(name)
     parser.add_argument("--earlier", nargs=2, metavar=("RUN", "COMMAND"))
+    parser.add_argument("--mean", action="store_true", help="of both runs' weights")
     parser.add_argument("--start-iterations", type=int)
     arguments = parser.parse_args()
+    if arguments.mean and not arguments.earlier:
+        parser.error("--mean is of two runs: name the other by --earlier")
     name, run = arguments.name, Path(arguments.run)
     source = run / "weights.safetensors"
     network, card = load_weights(source)
     card |= {"command": arguments.command, "first_losses": _first_losses(run)}
+    state = network.state_dict()
     if arguments.earlier:
         card["earlier"] = _earlier(card, *arguments.earlier)
+    if arguments.mean:
+        state = _mean(state, Path(arguments.earlier[0]))
+        card["mean_of"] = [card["earlier"]["sha256"], card["sha256"]]
     if arguments.start_iterations:
         trained = card["network"]["start_iterations"]
         card["network"]["start_iterations"] = arguments.start_iterations
         card["trained_with"] = {"network.start_iterations": trained}
-    state = network.state_dict()
     if source.stat().st_size > _LARGEST_BYTES:
         state = {k: v.half() for k, v in state.items()}
         card["stored"] = str(torch.half).removeprefix("torch.")
@@ -69,6 +77,11 @@ def _earlier(card: Card, run: str, command: str) -> Card:
     kept = ("recipe", "commit", "hardware", "steps", "hours", "stages", "validation", "sha256")
     losses = _first_losses(Path(run))
     return {**{k: first[k] for k in kept if k in first}, "command": command, "first_losses": losses}
+
+
+def _mean(state: dict[str, Tensor], earlier: Path) -> dict[str, Tensor]:
+    network, _ = load_weights(earlier / "weights.safetensors")
+    return {name: (state[name] + value) / 2 for name, value in network.state_dict().items()}
 
 
 def _first_losses(run: Path) -> dict[int, float]:
