@@ -1,11 +1,12 @@
 """Do the first steps of a released network's training come out again?
 
-    python scripts/repeat_training.py unrolled --labels MAPS --out RUN
+    python scripts/repeat_training.py unrolled --labels MAPS --out RUN [--init WEIGHTS]
 
-Starts the training that the card of a released network names, of two runs the first, ends it after
-the steps whose losses the card holds, and compares. Losses of ``log_offset`` are logarithms: a
-difference of 0.01 is 1 %. Experiments change: where a setting of the card is another one in this
-source tree, it says so and which commit to check out.
+Starts the training that the card of a released network names, of two runs the first, or the second
+where ``--init`` gives the weights of the first; ends it after the steps whose losses the card
+holds, and compares. Losses of ``log_offset`` are logarithms: a difference of 0.01 is 1 %.
+Experiments change: where a setting of the card is another one in this source tree, it says so and
+which commit to check out.
 """
 
 import argparse
@@ -33,12 +34,16 @@ def main() -> None:
     parser.add_argument("name", help="released weights")
     parser.add_argument("--labels", default="MAPS", help="folder with label maps")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--init", type=Path, help="what the second run began with")
     parser.add_argument("--bank", help="folder of a bank that is there already")
     arguments = parser.parse_args()
     _, card = load_weights(arguments.name)
-    card = card.get("earlier", card)
+    if arguments.init is None:
+        card = card.get("earlier", card)
+    elif load_weights(str(arguments.init))[1]["sha256"] != card.get("init", {}).get("sha256"):
+        raise SystemExit(f"{arguments.init} is not what a run of {arguments.name} began with")
     kept = {int(step): loss for step, loss in card["first_losses"].items()}
-    command = short_command(card, arguments.labels, arguments.out, max(kept) + 1)
+    command = short_command(card, arguments.labels, arguments.out, max(kept) + 1, arguments.init)
     command += [f"data.bank={arguments.bank}"] if arguments.bank else []
     log = arguments.out / ("stage_1" if "stages" in card else "") / "metrics.csv"
     print(shlex.join(command), flush=True)
@@ -57,10 +62,14 @@ def main() -> None:
     sys.exit(largest > _LARGEST)
 
 
-def short_command(card: Card, labels: str, out: Path, steps: int) -> list[str]:
+def short_command(
+    card: Card, labels: str, out: Path, steps: int, init: Path | None = None
+) -> list[str]:
     """Command of a card, with the schedule of the whole run, for so many steps."""
     words = shlex.split(card["command"].replace("MAPS", shlex.quote(labels)))
-    kept = [word for word in words if not word.startswith("out=")]
+    own = ("out=", "init=") if init else ("out=",)
+    kept = [word for word in words if not word.startswith(own)]
+    kept += [f"init={init}"] if init else []
     length = card["recipe"]["schedule_steps"]
     changed = [f"trainer.max_steps={steps}", f"schedule_steps={length}", f"epoch={steps}"]
     # of a training in stages the first is enough

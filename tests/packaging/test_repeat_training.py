@@ -58,3 +58,17 @@ def test_what_has_changed_since_is_named(script):
         "simulator.corruptions.holes.probability",
         "network.start_iterations",
     ]
+
+
+def test_a_second_run_begins_with_what_it_is_given(script):
+    config = composed("experiment=unrolled_continued", "init=first.safetensors")
+    kept = card(config)
+    kept["command"] = (
+        "qsmnet train experiment=unrolled_continued init=first.safetensors out=runs/it"
+    )
+    command = script.short_command(kept, "maps", Path("again"), 200, Path("kept.safetensors"))
+    given = [word for word in command if word.startswith("init=")]
+    assert given == ["init=kept.safetensors"]
+    again = composed(*command[2:])
+    assert again["seed"] == 2
+    assert list(script.changed_settings(kept, again)) == []
