@@ -323,6 +323,8 @@ EXPERIMENTS = sorted(path.stem for path in CONFIGS.glob("experiment/*.yaml"))
 def test_every_experiment_trains_on_own_pairs(experiment, own_pairs, tmp_path):
     settings = [f"experiment={experiment}", *own_pairs]
     config = composed(*settings)
+    # what goes on from other weights
+    settings += ["init=unrolled"] if OmegaConf.is_missing(config, "init") else []
     smaller = [
         f"{group}.{name}={value}".replace(" ", "")
         for group, values in SMALL.items()

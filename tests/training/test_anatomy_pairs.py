@@ -86,12 +86,17 @@ def test_fields_are_those_of_the_dipole(simulator, folder, tmp_path):
 
 
 def test_a_worker_makes_the_same_items(pairs):
+    """But for rounding: a worker has one thread, and background removals iterate."""
+
     def batches(data):
         loader = iter(data.train_dataloader())
         return [next(loader) for _ in range(3)]
 
     for one, other in zip(batches(pairs()), batches(pairs(workers=1)), strict=True):
-        assert same(one, other)
+        assert one.geometry == other.geometry
+        for name in VOLUMES:
+            a, b = (getattr(batch, name).float() for batch in (one, other))
+            assert float((a - b).abs().max()) <= 5e-3 * float(a.abs().max())
 
 
 def test_validation_has_maps_of_its_own(pairs):
