@@ -92,8 +92,9 @@ class SimulatedPairs(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         rng = item_generator(self.bank.seed, f"{self.bank.split} items", index)
-        number = int(rng.integers(len(self.bank)))
-        number = index % len(self.bank) if self.in_turn else number
+        # drawn in either case, so that all else of an item stays the same
+        drawn = int(rng.integers(len(self.bank)))
+        number = index % len(self.bank) if self.in_turn else drawn
         record = {
             **self.bank.records[number],
             **self.bank.simulator.draw_measurement(rng),
