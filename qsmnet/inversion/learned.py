@@ -24,11 +24,10 @@ class LearnedInverter:
 
     The network sees the field where it is known, the noise's standard deviation (0 when unknown),
     the mask and the geometry, and the magnitude if it was trained with one, none being no error;
-    nothing that a user would not have. Whole volumes, float32. Voxels
-    whose noise is over five times its median in the mask (signal voids) are taken as unknown: they
-    would weigh less than a twenty-fifth, and networks were trained on noise that varies smoothly.
-    Axes are permuted so that B0 lies nearest the third, as in training, whatever the order in which
-    a file stores them.
+    nothing that a user would not have. Whole volumes, float32. Signal voids, voxels whose noise is
+    over five times its median in the mask, are unknown to a network that does not weigh each voxel
+    by its own noise. Axes are permuted so that B0 lies nearest the third, as in training, whatever
+    the order in which a file stores them.
 
     Parameters
     ----------
@@ -111,7 +110,8 @@ def _invert(
     mask: Tensor,
     *magnitude: Tensor,
 ) -> Tensor:
-    known = quiet_support(support, noise, mask)
+    weighs = getattr(network, "weighs_noise", False)
+    known = support if weighs else quiet_support(support, noise, mask)
     inputs = (field * (known > 0), known, noise * (known > 0), mask, *magnitude)
     factor = getattr(network, "field_of_view", None)
     if factor is None:

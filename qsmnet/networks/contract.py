@@ -16,8 +16,10 @@ class Network(Protocol):
     `qsmnet.inversion.learned.LearnedInverter` sets. With an attribute ``field_of_view`` it is given
     the object's bounding box padded to that many times its size, `qsmnet.frame.Frame`, instead of
     the grid that the scan came on. An attribute ``takes_noise`` that is False says that it does not
-    look at the noise. One with a true attribute ``magnitude`` is given a sixth input, the
-    gradient-echo magnitude in any unit, or None where there is none.
+    look at the noise; a true ``weighs_noise``, that it weighs each voxel by its own: others are
+    given data without signal voids (`qsmnet.volumes.quiet_support`). One with a true attribute
+    ``magnitude`` is given a sixth input, the gradient-echo magnitude in any unit, or None where
+    there is none.
     """
 
     def forward(

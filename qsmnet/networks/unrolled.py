@@ -149,6 +149,11 @@ class Unrolled(Staged):
         self.strengths = nn.ModuleList([_Strength(each) for each in noisy])
         self.final = _Final() if final_consistency else None
 
+    @property
+    def weighs_noise(self) -> bool:
+        """Whether no step takes the field of a noisy voxel at its face value."""
+        return self.takes_noise and self.fill and self.start in ("tv", "zero")
+
     def seen(
         self, problem: Problem, iteration: int, chi: Volume, magnitude: Volume | None
     ) -> Float[Tensor, "batch channel x y z"]:

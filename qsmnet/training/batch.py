@@ -75,9 +75,19 @@ class Batch:
         """Move the volumes to another device."""
         return replace(self, **{name: volume.to(device) for name, volume in _volumes(self)})
 
+    def without_voids(self) -> "Batch":
+        """Take signal voids for unknown (`qsmnet.volumes.quiet_support`)."""
+        items = zip(self.support, self.noise, self.mask, strict=True)
+        support = torch.stack([quiet_support(*item) for item in items])
+        return replace(self, field=self.field * (support > 0), support=support)
+
     def inputs(self, network: nn.Module) -> tuple[Any, ...]:
-        """Return what a network is given, as `qsmnet.networks.contract.Network` orders it."""
-        given = self.field, self.support, self.noise, self.mask, self.geometry
+        """Return what a network is given, as `qsmnet.networks.contract.Network` orders it.
+
+        Without signal voids, unless it weighs each voxel by its noise: as `LearnedInverter` does.
+        """
+        shown = self if getattr(network, "weighs_noise", False) else self.without_voids()
+        given = shown.field, shown.support, shown.noise, shown.mask, shown.geometry
         return (*given, self.magnitude) if getattr(network, "magnitude", False) else given
 
 
@@ -86,12 +96,6 @@ def _volumes(of: Item | Batch) -> Iterator[tuple[str, Any]]:
     for name in (*VOLUMES, "magnitude"):
         if getattr(of, name) is not None:
             yield name, getattr(of, name)
-
-
-def without_voids(item: Item) -> Item:
-    """Take signal voids for unknown, as `LearnedInverter` does."""
-    support = quiet_support(item.support, item.noise, item.mask)
-    return replace(item, field=item.field * (support > 0), support=support)
 
 
 @dataclass(frozen=True)

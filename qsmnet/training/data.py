@@ -20,15 +20,7 @@ from qsmnet.simulate.randomness import item_generator
 from qsmnet.simulate.scene import Scene
 from qsmnet.simulate.simulator import Simulator
 from qsmnet.training.augment import mirrored_and_scaled, turned
-from qsmnet.training.batch import (
-    Batch,
-    Failure,
-    Item,
-    Told,
-    collate,
-    collate_told,
-    without_voids,
-)
+from qsmnet.training.batch import Batch, Failure, Item, Told, collate, collate_told
 from qsmnet.training.checks import check_counts, check_cut, check_range, check_switch
 from qsmnet.training.cut import Cut
 from qsmnet.training.loader_process import prepare_process
@@ -109,17 +101,15 @@ class SimulatedPairs(Dataset[Item]):
 
     def _measured(self, phantom: Phantom, record: Record, index: int) -> Item:
         scene = self.bank.simulator.measure([phantom], [record])[0]
-        return without_voids(
-            Item(
-                scene.local_field,
-                scene.field_support.float(),
-                scene.noise,
-                scene.chi,
-                scene.mask,
-                scene.geometry,
-                index,
-                self._magnitude(scene, index) if self.magnitude else None,
-            )
+        return Item(
+            scene.local_field,
+            scene.field_support.float(),
+            scene.noise,
+            scene.chi,
+            scene.mask,
+            scene.geometry,
+            index,
+            self._magnitude(scene, index) if self.magnitude else None,
         )
 
     def _magnitude(self, scene: Scene, index: int) -> Tensor | None:

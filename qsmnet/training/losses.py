@@ -188,7 +188,7 @@ class HeLoss:
 
     def predict(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return the network's spectrum, before any image is made of it."""
-        spectrum: Tensor = network.spectrum(batch.field * batch.support, batch.geometry)  # type: ignore[operator]
+        spectrum: Tensor = network.spectrum(_quiet_field(batch), batch.geometry)  # type: ignore[operator]
         return spectrum
 
     def __call__(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -201,10 +201,15 @@ class HeLoss:
         kernel = torch.fft.fftshift(stacked, dim=_AXES)
         truth = _centred_spectrum(batch.chi * batch.mask)
         known = kernel.abs() > self.threshold
-        division = _centred_spectrum(batch.field * batch.support)[known] / kernel[known]
+        division = _centred_spectrum(_quiet_field(batch))[known] / kernel[known]
         fit = torch.view_as_real(prediction - truth).square().mean()
         keep = torch.view_as_real(prediction[known] - division).abs().mean()
         return fit + keep, {"spectrum": fit.detach(), "tkd": keep.detach()}
+
+
+def _quiet_field(batch: Batch) -> Tensor:
+    quiet = batch.without_voids()
+    return quiet.field * quiet.support
 
 
 def _centred_spectrum(volume: Tensor) -> Tensor:

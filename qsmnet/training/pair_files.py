@@ -8,7 +8,7 @@ from torch import Tensor
 from qsmnet.errors import InconsistentError, PhysicsError, UnreadableError
 from qsmnet.io.nifti import Volume, check_same_grid, read_mask, read_volume
 from qsmnet.mask.finite import finite_in_mask
-from qsmnet.training.batch import Item, without_voids
+from qsmnet.training.batch import Item
 
 _NEEDED = ("chi", "local_field", "mask")
 
@@ -55,17 +55,15 @@ def read_pair(folder: Path, index: int, magnitude: bool = False) -> Item:
     inside = mask.tensor()
     field = _read(folder, "local_field", chi)
     support = _support(folder, chi, inside)
-    return without_voids(
-        Item(
-            field=finite_in_mask(field.tensor(), support > 0, field.path) * support,
-            support=support,
-            noise=_noise(folder, chi, inside),
-            chi=finite_in_mask(chi.tensor(), inside, chi.path) * inside,
-            mask=inside,
-            geometry=chi.geometry,
-            index=index,
-            magnitude=_magnitude(folder, chi, inside) if magnitude else None,
-        )
+    return Item(
+        field=finite_in_mask(field.tensor(), support > 0, field.path) * support,
+        support=support,
+        noise=_noise(folder, chi, inside),
+        chi=finite_in_mask(chi.tensor(), inside, chi.path) * inside,
+        mask=inside,
+        geometry=chi.geometry,
+        index=index,
+        magnitude=_magnitude(folder, chi, inside) if magnitude else None,
     )
 
 
