@@ -5,8 +5,9 @@
 Writes the weights of ``RUN/weights.safetensors`` and its card, with the command that trained them
 and the losses of its first steps (`repeat_training.py` makes them again), to
 ``qsmnet/weights/NAME.*``, and the SHA-256 into ``manifest.json``. Loads the result back before it
-says so. The earlier run is that whose weights the run began with; ``--mean`` releases the mean of
-the weights of both, which can be better than either (Wortsman et al. 2022, arXiv:2109.01903).
+says so. ``--earlier`` are the weights that the run began with: of a run, or released (no COMMAND, it
+has one), which may be those that are replaced. ``--mean`` releases the mean of these and the run's, which can be better
+than either (Wortsman et al. 2022, arXiv:2109.01903).
 ``--start-iterations N`` gives the classical start more iterations than in training. Weights of over
 15 MB are stored in half precision, and are to be scored as they are stored.
 """
@@ -24,6 +25,11 @@ from qsmnet.weights.store import Card, load_weights, released_names, save_weight
 _WEIGHTS = Path(__file__).parents[1] / "qsmnet" / "weights"
 _LARGEST_BYTES = 15_000_000
 _FIRST_STEPS = 200
+# of the card of earlier weights
+_KEPT = (
+    *("recipe", "commit", "hardware", "steps", "hours", "stages", "validation", "sha256", "init"),
+    *("command", "first_losses", "earlier", "mean_of", "trained_with"),
+)
 
 
 def main() -> None:
@@ -31,12 +37,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("name", "run", "command"):
         parser.add_argument(name)
-    parser.add_argument("--earlier", nargs=2, metavar=("RUN", "COMMAND"))
-    parser.add_argument("--mean", action="store_true", help="of both runs' weights")
+    parser.add_argument("--earlier", nargs="+", metavar=("RUN", "COMMAND"))
+    parser.add_argument("--mean", action="store_true", help="of the run's and the earlier weights")
     parser.add_argument("--start-iterations", type=int)
     arguments = parser.parse_args()
     if arguments.mean and not arguments.earlier:
-        parser.error("--mean is of two runs: name the other by --earlier")
+        parser.error("--mean is of two weights: name the others by --earlier")
     name, run = arguments.name, Path(arguments.run)
     source = run / "weights.safetensors"
     network, card = load_weights(source)
@@ -45,7 +51,7 @@ def main() -> None:
     if arguments.earlier:
         card["earlier"] = _earlier(card, *arguments.earlier)
     if arguments.mean:
-        state = _mean(state, Path(arguments.earlier[0]))
+        state = _mean(state, arguments.earlier[0])
         card["mean_of"] = [card["earlier"]["sha256"], card["sha256"]]
     if arguments.start_iterations:
         trained = card["network"]["start_iterations"]
@@ -67,20 +73,25 @@ def main() -> None:
     print(f"released {name}: {size} bytes; now {released_names()}")
 
 
-def _earlier(card: Card, run: str, command: str) -> Card:
-    """Return of the run before what tells how to do it again."""
-    _, first = load_weights(Path(run) / "weights.safetensors")
+def _weights(run: str) -> str:
+    """What to load: a released name, or a run's."""
+    return run if run in released_names() else str(Path(run) / "weights.safetensors")
+
+
+def _earlier(card: Card, run: str, command: str = "") -> Card:
+    """Return of the weights before what tells how to make them again."""
+    _, first = load_weights(_weights(run))
     if first["sha256"] != card["init"]["sha256"]:
         raise SystemExit(f"{run} is not what the run began with")
     # names of the machine it was trained on are no part of the recipe
     card["init"] = {"weights": "earlier", "sha256": first["sha256"]}
-    kept = ("recipe", "commit", "hardware", "steps", "hours", "stages", "validation", "sha256")
-    losses = _first_losses(Path(run))
-    return {**{k: first[k] for k in kept if k in first}, "command": command, "first_losses": losses}
+    if command:
+        first |= {"command": command, "first_losses": _first_losses(Path(run))}
+    return {name: first[name] for name in _KEPT if name in first}
 
 
-def _mean(state: dict[str, Tensor], earlier: Path) -> dict[str, Tensor]:
-    network, _ = load_weights(earlier / "weights.safetensors")
+def _mean(state: dict[str, Tensor], earlier: str) -> dict[str, Tensor]:
+    network, _ = load_weights(_weights(earlier))
     return {name: (state[name] + value) / 2 for name, value in network.state_dict().items()}
 
 

@@ -1,12 +1,12 @@
 """Do the first steps of a released network's training come out again?
 
-    python scripts/repeat_training.py unrolled --labels MAPS --out RUN [--init WEIGHTS]
+    python scripts/repeat_training.py unrolled --labels MAPS --out RUN [--run N --init WEIGHTS]
 
-Starts the training that the card of a released network names, of two runs the first, or the second
-where ``--init`` gives the weights of the first; ends it after the steps whose losses the card
-holds, and compares. Losses of ``log_offset`` are logarithms: a difference of 0.01 is 1 %.
-Experiments change: where a setting of the card is another one in this source tree, it says so and
-which commit to check out.
+Starts the training that the card of a released network names, of several runs the first unless
+``--run`` says which; later ones begin with what ``--init`` gives, the weights of those before. Ends
+it after the steps whose losses the card holds, and compares. Losses of ``log_offset`` are
+logarithms: a difference of 0.01 is 1 %. Experiments change: where a setting of the card is another
+one in this source tree, it says so and which commit to check out.
 """
 
 import argparse
@@ -34,14 +34,18 @@ def main() -> None:
     parser.add_argument("name", help="released weights")
     parser.add_argument("--labels", default="MAPS", help="folder with label maps")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--init", type=Path, help="what the second run began with")
+    parser.add_argument("--run", type=int, default=1, help="of several, which; from 1")
+    parser.add_argument("--init", type=Path, help="weights that a later run began with")
     parser.add_argument("--bank", help="folder of a bank that is there already")
     arguments = parser.parse_args()
     _, card = load_weights(arguments.name)
-    if arguments.init is None:
-        card = card.get("earlier", card)
-    elif load_weights(str(arguments.init))[1]["sha256"] != card.get("init", {}).get("sha256"):
-        raise SystemExit(f"{arguments.init} is not what a run of {arguments.name} began with")
+    trainings = runs(card)
+    if not 1 <= arguments.run <= len(trainings):
+        raise SystemExit(f"--run goes from 1 to {len(trainings)}")
+    card = {"network": card["network"], **trainings[arguments.run - 1]}
+    began = load_weights(arguments.init)[1]["sha256"] if arguments.init else None
+    if began != card.get("init", {}).get("sha256"):
+        raise SystemExit(f"--init: run {arguments.run} began with {card.get('init')}")
     kept = {int(step): loss for step, loss in card["first_losses"].items()}
     command = short_command(card, arguments.labels, arguments.out, max(kept) + 1, arguments.init)
     command += [f"data.bank={arguments.bank}"] if arguments.bank else []
@@ -60,6 +64,11 @@ def main() -> None:
     largest = max(differences.values())
     print(f"largest difference {largest:.2e}, at most {_LARGEST} wanted")
     sys.exit(largest > _LARGEST)
+
+
+def runs(card: Card) -> list[Card]:
+    """Return the trainings of a card, the first one first."""
+    return [*runs(card["earlier"]), card] if "earlier" in card else [card]
 
 
 def short_command(
