@@ -5,9 +5,9 @@
 Writes the weights of ``RUN/weights.safetensors`` and its card, with the command that trained them
 and the losses of its first steps (`repeat_training.py` makes them again), to
 ``qsmnet/weights/NAME.*``, and the SHA-256 into ``manifest.json``. Loads the result back before it
-says so. ``--earlier`` are the weights that the run began with: of a run, or released (no COMMAND, it
-has one), which may be those that are replaced. ``--mean`` releases the mean of these and the run's, which can be better
-than either (Wortsman et al. 2022, arXiv:2109.01903).
+says so. ``--earlier`` are the weights that the run began with: of a run, or released (no COMMAND,
+it has one), which may be those that are replaced. ``--mean`` releases the mean of these and the
+run's, which can be better than either (Wortsman et al. 2022, arXiv:2109.01903).
 ``--start-iterations N`` gives the classical start more iterations than in training. Weights of over
 15 MB are stored in half precision, and are to be scored as they are stored.
 """
