@@ -8,8 +8,8 @@ and the losses of its first steps (`repeat_training.py` makes them again), to
 says so. ``--earlier`` are the weights that the run began with: of a run, or released (no COMMAND,
 it has one), which may be those that are replaced. ``--mean`` releases the mean of these and the
 run's, which can be better than either (Wortsman et al. 2022, arXiv:2109.01903).
-``--start-iterations N`` gives the classical start more iterations than in training. Weights of over
-15 MB are stored in half precision, and are to be scored as they are stored.
+``--use SETTING=VALUE`` gives the network a setting that it did not have in training, such as more
+padding. Weights of over 15 MB are stored in half precision, and are to be scored as they are stored.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import json
 from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
 
 from qsmnet.training.log import read_metrics
@@ -39,7 +40,7 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--earlier", nargs="+", metavar=("RUN", "COMMAND"))
     parser.add_argument("--mean", action="store_true", help="of the run's and the earlier weights")
-    parser.add_argument("--start-iterations", type=int)
+    parser.add_argument("--use", nargs="+", default=[], metavar="SETTING=VALUE")
     arguments = parser.parse_args()
     if arguments.mean and not arguments.earlier:
         parser.error("--mean is of two weights: name the others by --earlier")
@@ -53,10 +54,10 @@ def main() -> None:
     if arguments.mean:
         state = _mean(state, arguments.earlier[0])
         card["mean_of"] = [card["earlier"]["sha256"], card["sha256"]]
-    if arguments.start_iterations:
-        trained = card["network"]["start_iterations"]
-        card["network"]["start_iterations"] = arguments.start_iterations
-        card["trained_with"] = {"network.start_iterations": trained}
+    for setting, value in (word.split("=") for word in arguments.use):
+        trained_with = card.setdefault("trained_with", {})
+        trained_with[f"network.{setting}"] = card["network"][setting]
+        card["network"][setting] = yaml.safe_load(value)
     if source.stat().st_size > _LARGEST_BYTES:
         state = {k: v.half() for k, v in state.items()}
         card["stored"] = str(torch.half).removeprefix("torch.")

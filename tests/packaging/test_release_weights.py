@@ -88,6 +88,13 @@ def test_a_third_run_may_begin_with_what_is_released(release, trained):
     assert card["earlier"]["mean_of"] == before["mean_of"]
 
 
+def test_a_setting_that_training_did_not_have_is_told(release, trained):
+    first, _ = trained("first", 1.0)
+    card = release("net", first, "it", "--use", "start_iterations=9")
+    assert load_weights("net")[0].start_iterations == 9
+    assert card["trained_with"] == {"network.start_iterations": 4}
+
+
 def test_weights_that_a_run_did_not_begin_with_are_refused(release, trained):
     first, _ = trained("first", 1.0)
     second, _ = trained("second", 3.0, init={"weights": "first", "sha256": "0"})
