@@ -9,7 +9,7 @@ says so. ``--earlier`` are the weights that the run began with: of a run, or rel
 it has one), which may be those that are replaced. ``--mean`` releases the mean of these and the
 run's, which can be better than either (Wortsman et al. 2022, arXiv:2109.01903).
 ``--use SETTING=VALUE`` gives the network a setting that it did not have in training, such as more
-padding. Weights of over 15 MB are stored in half precision, and are to be scored as they are stored.
+padding. Weights of over 15 MB are stored in half precision, and are to be scored as they are.
 """
 
 import argparse
