@@ -31,7 +31,7 @@ from qsmnet.volumes import LocalField
 
 METHODS = ("tkd", "tsvd", "tikhonov", "gradient_tikhonov", "iterative_tikhonov")
 METHODS += ("incomplete_spectrum", "ndi", "rts", "tv", "nltv", "l1", "hdqsm", "tgv", "medi")
-METHODS += ("kqsm", "unet", "unrolled")
+METHODS += ("kqsm", "unet", "unrolled", "unrolled_tiny")
 COLUMNS = ("method", "seconds", "FFT pairs", "FFT grid", "s / pair", "ratio", "CPU ratio")
 COLUMNS += ("base GB", "peak GB")
 # at least; short ones go on until memory has settled, which takes fresh processes half a second
