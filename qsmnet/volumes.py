@@ -253,7 +253,8 @@ def quiet_support(
     nearly one number is better off without. One that weighs it is not: a few voxels of 3 ppm whose
     noise is 30 times the median are still the best word on a vein or a bleed.
     """
-    return support * (noise <= _VOID * noise[mask > 0].median())
+    inside = noise[mask > 0]
+    return support * (noise <= _VOID * inside.median()) if len(inside) else support
 
 
 def bounding_box(mask: Bool[Tensor, "x y z"], least: int = 1) -> Box:

@@ -1,6 +1,7 @@
 """Put a run's weights into the package.
 
-    python scripts/release_weights.py NAME RUN COMMAND [--earlier RUN COMMAND] [--mean]
+    python scripts/release_weights.py NAME RUN COMMAND [--earlier RUN [COMMAND]] [--mean]
+        [--use SETTING=VALUE ...]
 
 Writes the weights of ``RUN/weights.safetensors`` and its card, with the command that trained them
 and the losses of its first steps (`repeat_training.py` makes them again), to
@@ -21,7 +22,7 @@ import yaml
 from torch import Tensor
 
 from qsmnet.training.log import read_metrics
-from qsmnet.weights.store import Card, load_weights, released_names, save_weights
+from qsmnet.weights.store import Card, build_network, load_weights, released_names, save_weights
 
 _WEIGHTS = Path(__file__).parents[1] / "qsmnet" / "weights"
 _LARGEST_BYTES = 15_000_000
@@ -35,15 +36,7 @@ _KEPT = (
 
 def main() -> None:
     """Write weights, card and manifest."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("name", "run", "command"):
-        parser.add_argument(name)
-    parser.add_argument("--earlier", nargs="+", metavar=("RUN", "COMMAND"))
-    parser.add_argument("--mean", action="store_true", help="of the run's and the earlier weights")
-    parser.add_argument("--use", nargs="+", default=[], metavar="SETTING=VALUE")
-    arguments = parser.parse_args()
-    if arguments.mean and not arguments.earlier:
-        parser.error("--mean is of two weights: name the others by --earlier")
+    arguments = _arguments()
     name, run = arguments.name, Path(arguments.run)
     source = run / "weights.safetensors"
     network, card = load_weights(source)
@@ -54,10 +47,7 @@ def main() -> None:
     if arguments.mean:
         state = _mean(state, arguments.earlier[0])
         card["mean_of"] = [card["earlier"]["sha256"], card["sha256"]]
-    for setting, value in (word.split("=") for word in arguments.use):
-        trained_with = card.setdefault("trained_with", {})
-        trained_with[f"network.{setting}"] = card["network"][setting]
-        card["network"][setting] = yaml.safe_load(value)
+    _use(card, arguments.use)
     if source.stat().st_size > _LARGEST_BYTES:
         state = {k: v.half() for k, v in state.items()}
         card["stored"] = str(torch.half).removeprefix("torch.")
@@ -65,6 +55,7 @@ def main() -> None:
     size = sum(v.numel() * v.element_size() for v in state.values())
     if size > _LARGEST_BYTES:
         raise SystemExit(f"{source} has {size} bytes, over {_LARGEST_BYTES}")
+    build_network(card["network"], name)
     written = save_weights(path, state, card, overwrite=True)
     manifest_path = _WEIGHTS / "manifest.json"
     manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
@@ -72,6 +63,33 @@ def main() -> None:
     manifest_path.write_text(json.dumps(dict(sorted(manifest.items())), indent=2) + "\n")
     load_weights(name)
     print(f"released {name}: {size} bytes; now {released_names()}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("name", "run", "command"):
+        parser.add_argument(name)
+    parser.add_argument("--earlier", nargs="+", metavar=("RUN", "COMMAND"))
+    parser.add_argument("--mean", action="store_true", help="of the run's and the earlier weights")
+    parser.add_argument("--use", nargs="+", default=[], metavar="SETTING=VALUE")
+    arguments = parser.parse_args()
+    if arguments.earlier and len(arguments.earlier) != 2 - (
+        arguments.earlier[0] in released_names()
+    ):
+        parser.error("--earlier is a run and its command, or a released name")
+    if arguments.mean and not arguments.earlier:
+        parser.error("--mean is of two weights: name the others by --earlier")
+    return arguments
+
+
+def _use(card: Card, settings: list[str]) -> None:
+    """Give the network of a card settings that training did not have."""
+    for setting, _, value in (word.partition("=") for word in settings):
+        if setting not in card["network"]:
+            raise SystemExit(f"--use: the network has no setting {setting!r}")
+        trained_with = card.setdefault("trained_with", {})
+        trained_with[f"network.{setting}"] = card["network"][setting]
+        card["network"][setting] = yaml.safe_load(value)
 
 
 def _weights(run: str) -> str:
@@ -88,6 +106,8 @@ def _earlier(card: Card, run: str, command: str = "") -> Card:
     card["init"] = {"weights": "earlier", "sha256": first["sha256"]}
     if command:
         first |= {"command": command, "first_losses": _first_losses(Path(run))}
+    if "init" in first:
+        first["init"]["weights"] = Path(first["init"]["weights"]).name
     return {name: first[name] for name in _KEPT if name in first}
 
 

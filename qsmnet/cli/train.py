@@ -43,8 +43,9 @@ _LARGEST_SEED = 2**32 - 1
 _HELP = """usage: qsmnet train experiment=NAME out=DIR [key=value ...]
        qsmnet train resume=DIR [trainer.max_steps=N]
 
-Train a network. Experiments: smoke (under a minute), unrolled, unrolled_tiny, unrolled_joint,
-residual, unet, kqsm, kqsm_he2022; or name parts, network=NAME at least.
+Train a network. Experiments: smoke (under a minute), unrolled, unrolled_continued,
+unrolled_tiny, unrolled_joint, residual, unet, kqsm, kqsm_he2022; or
+name parts, network=NAME at least.
 
   out=DIR                 receives metrics.csv, curve.png, panel_*.png, last.ckpt,
                           weights.safetensors

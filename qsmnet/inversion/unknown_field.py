@@ -53,8 +53,8 @@ class DataTerm:
     def of(cls, local: LocalField, kernel: Kernel, padding: float) -> "DataTerm":
         """Crop to what is sought or known, then pad by the factor ``padding``.
 
-        The grid is periodic, so that a gap is needed around the sources; 1.25 of the crop is enough
-        (1.5 changed TV by less than 0.1 points on heads), and less than most field of views.
+        The grid is periodic, so that a gap is needed around the sources; 1.25 of the crop costs
+        TV about 0.1 points on heads, and more on small objects (docs/training.md).
         """
         weight = local.data_weight()
         # a dipole's grid has two voxels an axis or more

@@ -151,8 +151,9 @@ class Unrolled(Staged):
 
     @property
     def weighs_noise(self) -> bool:
-        """Whether no step takes the field of a noisy voxel at its face value."""
-        return self.takes_noise and self.fill and self.start in ("tv", "zero")
+        """Whether nothing takes the field of a noisy voxel at its face value."""
+        weighed = self.fill and self.start in ("tv", "zero") and self.scale == "median"
+        return self.takes_noise and weighed
 
     def seen(
         self, problem: Problem, iteration: int, chi: Volume, magnitude: Volume | None

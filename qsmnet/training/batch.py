@@ -76,7 +76,7 @@ class Batch:
         return replace(self, **{name: volume.to(device) for name, volume in _volumes(self)})
 
     def without_voids(self) -> "Batch":
-        """Take signal voids for unknown (`qsmnet.volumes.quiet_support`)."""
+        """Take signal voids for unknown (`qsmnet.volumes.quiet_support`), crop by crop."""
         items = zip(self.support, self.noise, self.mask, strict=True)
         support = torch.stack([quiet_support(*item) for item in items])
         return replace(self, field=self.field * (support > 0), support=support)

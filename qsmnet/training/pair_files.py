@@ -33,7 +33,7 @@ def find_pairs(folder: Path) -> list[Path]:
 
 
 def read_pair(folder: Path, index: int, magnitude: bool = False) -> Item:
-    """Read a pair as item ``index``; signal voids are unknown, as `LearnedInverter` takes them.
+    """Read a pair as item ``index``.
 
     NaN and infinity are zero where they do not matter: susceptibility and noise outside the mask,
     the field where it is not known. With ``magnitude`` its file is read, too, where there is one.

@@ -190,7 +190,8 @@ def _settings_of_items(card: Card) -> dict[str, Any]:
     recipe = card.get("recipe", {})
     found = {name: recipe[name] for name in ("simulator", "seed") if name in recipe}
     data = {k: v for k, v in recipe.get("data", {}).items() if "workers" not in k}
-    return {**found, "data": data, "materials": card.get("materials")}
+    # scenes of before signal voids were data are others
+    return {**found, "data": data, "materials": card.get("materials"), "signal_voids": "data"}
 
 
 def fit_last(network: Unrolled, cases: Sequence[tuple[Problem, Tensor, Tensor]]) -> None:

@@ -72,3 +72,12 @@ def test_a_second_run_begins_with_what_it_is_given(script):
     again = composed(*command[2:])
     assert again["seed"] == config["seed"]
     assert list(script.changed_settings(kept, again)) == []
+
+
+def test_runs_have_the_network_that_they_had(script):
+    first = {"command": "first", "trained_with": {"network.padding": 2.0}}
+    second = {"command": "second", "earlier": first}
+    third = {"network": {"padding": 1.4, "base": 8}, "trained_with": {"network.padding": 1.25}}
+    found = script.runs({**third, "command": "third", "earlier": second})
+    assert [each["command"] for each in found] == ["first", "second", "third"]
+    assert [each["network"]["padding"] for each in found] == [2.0, 1.25, 1.25]
