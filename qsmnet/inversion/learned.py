@@ -11,6 +11,7 @@ from qsmnet.dipole import Kernel
 from qsmnet.frame import Frame
 from qsmnet.geometry import Geometry
 from qsmnet.inversion.inverter import Input
+from qsmnet.inversion.outer_sources import without_outer_sources
 from qsmnet.inversion.trained_range import training_range_flags, typical_noise
 from qsmnet.volumes import LocalField, Susceptibility, quiet_support
 from qsmnet.weights.store import Card, load_weights
@@ -26,8 +27,9 @@ class LearnedInverter:
     the mask and the geometry, and the magnitude if it was trained with one, none being no error;
     nothing that a user would not have. Whole volumes, float32. Signal voids, voxels whose noise is
     over five times its median in the mask, are unknown to a network that does not weigh each voxel
-    by its own noise. Axes are permuted so that B0 lies nearest the third, as in training, whatever
-    the order in which a file stores them.
+    by its own noise. After a background removal that took the brain's own harmonic field, the field
+    is restored first (`without_outer_sources`). Axes are permuted so that B0 lies nearest the
+    third, as in training, whatever the order in which a file stores them.
 
     Parameters
     ----------
@@ -54,6 +56,7 @@ class LearnedInverter:
     def __call__(self, local: LocalField, /) -> Susceptibility:
         """Invert each item of the batch by itself, so that memory does not grow with the batch."""
         network, card = load_network(self.weights, self.device, self.kernel)
+        local = without_outer_sources(local, self.kernel)
         shape = local.field.shape
         order = axes_with_b0_last(local.geometry)
         geometry = permuted(local.geometry, order)

@@ -91,6 +91,16 @@ class Variational(ABC):
         """Return the lambda that is used for this field, in the unit of ``regularisation``."""
         return self.regularisation + self.noise_gain * noise_of_weighted(local)
 
+    def outer_field(self, local: LocalField) -> Float[Tensor, "x y z"]:
+        """Field in ppm, in the mask of one volume, of what ``support`` lets lie off the mask."""
+        data = self._data(local)
+        if data.scale() == 0:
+            return torch.zeros_like(local.field)
+        outer = self._solve(data, local, None) * (1 - data.support)
+        axes = (-3, -2, -1)
+        spectrum = torch.fft.rfftn(outer, dim=axes).mul_(data.spectrum)
+        return data.paste(torch.fft.irfftn(spectrum, s=data.shape, dim=axes), local)
+
     def _volume(self, local: LocalField, initial: Tensor | None) -> Tensor:
         data = self._data(local)
         if data.scale() == 0:

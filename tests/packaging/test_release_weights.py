@@ -67,7 +67,7 @@ def test_card_says_how_to_train_it_again(release, trained):
 
 def test_mean_of_a_run_and_of_what_it_began_with(release, trained):
     first, sha = trained("first", 1.0)
-    second, other = trained("second", 3.0, init={"weights": "/home/me/first", "sha256": sha})
+    second, other = trained("second", 3.0, init={"weights": "somewhere/first", "sha256": sha})
     card = release("net", second, "second command", "--earlier", first, "first command", "--mean")
     assert values() == {2.0}
     assert card["mean_of"] == [sha, other]
