@@ -25,9 +25,7 @@ def without_outer_sources(local: LocalField, kernel: Kernel) -> LocalField:
     .. math:: b' = b - D (1 - \mathrm{mask}) \chi
 
     is, as far as that is right, the field of the sources in the mask alone: what an inversion that
-    confines chi to the mask is made for. On the choosing head of `simulations/final_cases` the
-    error of ``unrolled`` falls from 98 to 41 % after PDF and from 63 to 49 % after V-SHARP; that of
-    total variation with such a susceptibility is 42 and 50 %.
+    confines chi to the mask is made for. What it is worth is in docs/training.md.
 
     Parameters
     ----------

@@ -91,11 +91,16 @@ class DataTerm:
         mean = (self.weight * self.field).sum() / total
         return float(((self.weight * (self.field - mean) ** 2).sum() / total).sqrt())
 
+    def field_of(self, chi: Float[Tensor, "px py pz"]) -> Float[Tensor, "px py pz"]:
+        """Field in ppm of a susceptibility in ppm, both on the padded grid; one FFT pair."""
+        axes = (-3, -2, -1)
+        spectrum = torch.fft.rfftn(chi, dim=axes).mul_(self.spectrum)
+        field: Tensor = torch.fft.irfftn(spectrum, s=self.shape, dim=axes)
+        return field
+
     def uniform(self) -> "Uniform":
         """Field of a uniform susceptibility in the support; one FFT pair."""
-        axes = (-3, -2, -1)
-        spectrum = torch.fft.rfftn(self.support, dim=axes).mul_(self.spectrum)
-        model: Tensor = torch.fft.irfftn(spectrum, s=self.shape, dim=axes)
+        model = self.field_of(self.support)
         weighted = self.weight * model
         weighted -= self.weight * (weighted.sum() / self.weight.sum().clamp_min(_TINY))
         power = torch.dot(weighted.ravel(), model.ravel())

@@ -97,9 +97,7 @@ class Variational(ABC):
         if data.scale() == 0:
             return torch.zeros_like(local.field)
         outer = self._solve(data, local, None) * (1 - data.support)
-        axes = (-3, -2, -1)
-        spectrum = torch.fft.rfftn(outer, dim=axes).mul_(data.spectrum)
-        return data.paste(torch.fft.irfftn(spectrum, s=data.shape, dim=axes), local)
+        return data.paste(data.field_of(outer), local)
 
     def _volume(self, local: LocalField, initial: Tensor | None) -> Tensor:
         data = self._data(local)
