@@ -19,6 +19,7 @@ from qsmnet.simulate.phantom import Phantom, Record
 from qsmnet.simulate.randomness import item_generator
 from qsmnet.simulate.scene import Scene
 from qsmnet.simulate.simulator import Simulator
+from qsmnet.training.alternating import Alternating
 from qsmnet.training.augment import mirrored_and_scaled, turned
 from qsmnet.training.batch import Batch, Failure, Item, Told, collate, collate_told
 from qsmnet.training.checks import check_counts, check_cut, check_range, check_switch
@@ -299,12 +300,15 @@ def simulated_pairs(
     validation: Simulator | None = None,
     magnitude: bool = False,
     in_turn: bool = False,
+    beside: Simulator | None = None,
+    beside_phantoms: int = 256,
 ) -> PairsModule:
     """Pairs from banks of ``phantoms`` under the folder ``bank``, built at first use.
 
     Training and validation are different splits of the same seed, whose random streams never meet.
     ``validation`` draws the latter where it is not ``training``. The other settings are those of
-    `SimulatedPairs` and `PairsModule`; ``build_workers`` processes build the banks.
+    `SimulatedPairs` and `PairsModule`; ``build_workers`` processes build the banks. Every other
+    item is one of ``beside``, if it is there, with ``beside_phantoms`` of its own.
 
     Raises
     ------
@@ -315,18 +319,22 @@ def simulated_pairs(
     """
     check_counts(1, batch_size=batch_size, build_workers=build_workers)
     check_counts(1, phantoms=phantoms, validation_phantoms=validation_phantoms)
+    check_counts(1, beside_phantoms=beside_phantoms)
     check_counts(0, workers=workers)
     check_range("scale", scale, 1e-3)
     check_switch(magnitude=magnitude, in_turn=in_turn)
+    shapes = training.shapes(seed) | (set() if beside is None else beside.shapes(seed))
     # with a crop, shapes of several voxel sizes are no hindrance
-    alike = crop is not None or len(training.shapes(seed)) == 1
+    alike = crop is not None or len(shapes) == 1
     check_cut(crop, field_of_view, batch_size, alike and field_of_view is None)
-    for shape in training.shapes(seed):
+    for shape in shapes:
         if crop is not None and any(c > n for c, n in zip(crop, shape, strict=True)):
             raise ValueError(f"data.crop {list(crop)} is larger than a phantom of {list(shape)}")
 
-    def items(drawn_by: Simulator, n: int, split: str, length: int) -> SimulatedPairs:
-        made = Bank(Path(bank) / split, drawn_by, n, seed, split, build_workers)
+    def items(
+        drawn_by: Simulator, n: int, split: str, length: int, place: str = ""
+    ) -> Dataset[Item]:
+        made = Bank(Path(bank) / place / split, drawn_by, n, seed, split, build_workers)
         return SimulatedPairs(
             made,
             length,
@@ -340,6 +348,10 @@ def simulated_pairs(
 
     seen = items(training, phantoms, "train", ENDLESS)
     unseen = items(validation or training, validation_phantoms, "validate", validation_phantoms)
+    if beside is not None:
+        few = validation_phantoms
+        seen = Alternating(seen, items(beside, beside_phantoms, "train", ENDLESS, "beside"))
+        unseen = Alternating(unseen, items(beside, few, "validate", few, "beside"))
     return PairsModule(seen, unseen, batch_size, workers)
 
 

@@ -31,6 +31,7 @@ from qsmnet.training.data import (
     stored_pairs,
 )
 
+SHAPE = (12, 14, 10)
 VOLUMES = ("field", "support", "noise", "chi", "mask")
 
 
@@ -69,6 +70,19 @@ def test_phantoms_come_in_turn_if_asked(simulator, tmp_path, monkeypatch):
     _ = [at_random[i] for i in range(6)]
     assert taken != [0, 1, 2, 0, 1, 2]
     assert set(taken) <= {0, 1, 2}
+
+
+def test_items_of_two_simulators_alternate(pairs, simulator):
+    small = replace(simulator, shape=(8, 10, 12))
+    alone, both = pairs(), pairs(beside=small, beside_phantoms=2)
+    of_small = [both.training[index] for index in (1, 3, 5)]
+    assert all(same(both.training[2 * i], alone.training[i]) for i in range(3))
+    assert [item.field.shape for item in of_small] == [small.shape] * 3
+    assert not same(of_small[0], of_small[1])
+    assert [both.training[i].index for i in range(4)] == [0, 1, 2, 3]
+    assert [both.validation[i].field.shape for i in range(4)] == [SHAPE, small.shape] * 2
+    with pytest.raises(ValueError, match="batch_size=1"):
+        pairs(beside=small, batch_size=2)
 
 
 def test_items_do_not_depend_on_the_batch_size(pairs):
