@@ -14,6 +14,7 @@ padding. Weights of over 15 MB are stored in half precision, and are to be score
 """
 
 import argparse
+import inspect
 import json
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def main() -> None:
     if arguments.mean:
         state = _mean(state, arguments.earlier[0])
         card["mean_of"] = [card["earlier"]["sha256"], card["sha256"]]
-    _use(card, arguments.use)
+    _use(card, type(network), arguments.use)
     if source.stat().st_size > _LARGEST_BYTES:
         state = {k: v.half() for k, v in state.items()}
         card["stored"] = str(torch.half).removeprefix("torch.")
@@ -82,13 +83,16 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _use(card: Card, settings: list[str]) -> None:
+def _use(card: Card, network: type, settings: list[str]) -> None:
     """Give the network of a card settings that training did not have."""
+    known = inspect.signature(network).parameters
     for setting, _, value in (word.partition("=") for word in settings):
-        if setting not in card["network"]:
+        if setting not in known:
             raise SystemExit(f"--use: the network has no setting {setting!r}")
         trained_with = card.setdefault("trained_with", {})
-        trained_with[f"network.{setting}"] = card["network"][setting]
+        # cards know nothing of settings that are younger
+        before = card["network"].get(setting, known[setting].default)
+        trained_with[f"network.{setting}"] = before
         card["network"][setting] = yaml.safe_load(value)
 
 

@@ -32,7 +32,7 @@ class ClassicalResidual(Staged):
         Of the `SmallUNet`.
     thresholds
         t of the divisions, in (0, 2/3).
-    start, start_iterations
+    start, start_iterations, start_scale
         chi_0 (`classical_map`).
     scale
         s: ``median`` of the absolute field in the mask, or ``rms``.
@@ -76,6 +76,7 @@ class ClassicalResidual(Staged):
         fold: int = 1,
         upright: bool = True,
         views: int = 1,
+        start_scale: Scale = "median",
     ) -> None:
         self.thresholds = [float(threshold) for threshold in thresholds]
         if not all(0 < threshold < 2 / 3 for threshold in self.thresholds):
@@ -88,6 +89,7 @@ class ClassicalResidual(Staged):
             shared=False,
             start=start,
             start_iterations=start_iterations,
+            start_scale=start_scale,
             scale=scale,
             padding=padding,
             kernel=kernel,

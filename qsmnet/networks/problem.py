@@ -150,10 +150,10 @@ class Problem:
         )
 
 
-def check_scale(scale: Scale) -> None:
-    """Raise `ValueError` unless it is ``median`` or ``rms``."""
+def check_scale(scale: Scale, name: str = "scale") -> None:
+    """Raise `ValueError` unless the setting of this name is ``median`` or ``rms``."""
     if scale not in get_args(Scale):
-        raise ValueError(f"scale is 'median' or 'rms', got {scale!r}")
+        raise ValueError(f"{name} is 'median' or 'rms', got {scale!r}")
 
 
 def check_switch(name: str, value: object) -> None:

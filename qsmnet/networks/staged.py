@@ -33,7 +33,7 @@ class Staged(nn.Module, ABC):
         K.
     shared
         Whether all iterations have the same weights.
-    start, start_iterations
+    start, start_iterations, start_scale
         Of `classical_map`.
     scale
         ``median`` of the absolute field in the mask, or ``rms``.
@@ -68,6 +68,7 @@ class Staged(nn.Module, ABC):
         shared: bool,
         start: Start,
         start_iterations: int,
+        start_scale: Scale,
         scale: Scale,
         padding: float,
         kernel: Kernel,
@@ -82,6 +83,7 @@ class Staged(nn.Module, ABC):
             raise ValueError(f"iterations must be a whole number from 1, got {iterations}")
         check_start(start, start_iterations)
         check_scale(scale)
+        check_scale(start_scale, "start_scale")
         check_padding(padding)
         check_switch("noise_input", noise_input)
         check_switch("magnitude", magnitude)
@@ -92,6 +94,7 @@ class Staged(nn.Module, ABC):
             raise ValueError(f"views of {views} mirror a cone about the third axis: set upright")
         self.iterations, self.scale, self.padding = iterations, scale, padding
         self.start, self.start_iterations = start, start_iterations
+        self.start_scale: Scale = start_scale
         self.kernel: Kernel = kernel
         self.takes_noise, self.magnitude, self.upright = noise_input, magnitude, upright
         self.views = views
@@ -145,7 +148,7 @@ class Staged(nn.Module, ABC):
 
     def begin(self, problem: Problem) -> Volume:
         """Estimate that the first iteration is given."""
-        return classical_map(problem, self.start, self.start_iterations)
+        return classical_map(problem, self.start, self.start_iterations, self.start_scale)
 
     def prior(self, iteration: int) -> nn.Module:
         """U-Net of an iteration."""

@@ -64,6 +64,8 @@ class Unrolled(Staged):
         or ``tv``.
     start_iterations
         Of ``tv``; two FFT pairs each.
+    start_scale
+        Of ``tv``: what its strength without noise goes with, ``median`` of the field or ``rms``.
     fill
         Whether the unknown field is filled; without, it is zero and W counts for the network alone.
     final_consistency
@@ -123,6 +125,7 @@ class Unrolled(Staged):
         bands: Sequence[float] = (),
         upright: bool = True,
         views: int = 1,
+        start_scale: Scale = "median",
     ) -> None:
         unets: dict[str, Any] = {"inputs": _CHANNELS + len(bands) + magnitude}
         unets |= {"base": base, "levels": levels, "convolutions": convolutions}
@@ -132,6 +135,7 @@ class Unrolled(Staged):
             shared=shared,
             start=start,
             start_iterations=start_iterations,
+            start_scale=start_scale,
             scale=scale,
             padding=padding,
             kernel=kernel,

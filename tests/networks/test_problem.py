@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from qsmnet.dipole import Dipole
+from qsmnet.geometry import Geometry
 from qsmnet.networks.classical import classical_map
 from qsmnet.networks.problem import Problem, field_scale
 
@@ -126,3 +128,47 @@ def test_classical_map_resembles_the_truth_and_needs_no_gradient(case, start):
     for found, truth, inside in zip(chi, case.chi, mask > 0, strict=True):
         together = torch.stack([found[inside], truth[inside]])
         assert float(torch.corrcoef(together)[0, 1]) > 0.6
+
+
+class TestStartScale:
+    """Without noise the strength of total variation goes with the field's median, or its rms."""
+
+    def few_strong_sources(self, factor=1.0):
+        """Three small cubes in much nothing: the rms of their field is many times its median."""
+        chi = torch.zeros(1, 1, 40, 40, 40)
+        chi[..., 10:14, 10:14, 10:14] = 1.0
+        chi[..., 25:28, 12:15, 22:25] = -0.7
+        chi[..., 20:24, 28:30, 30:34] = 0.5
+        mask, geometry = torch.zeros_like(chi), [Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 1.0))]
+        mask[..., 4:-4, 4:-4, 4:-4] = 1
+        field = mask * Dipole(chi.shape[2:], geometry, "sampled", 1.25).forward(chi)
+        return of((factor * field, mask, 0 * mask, mask, geometry)), chi
+
+    def test_the_rms_suits_few_strong_sources(self):
+        problem, chi = self.few_strong_sources()
+        ratio = problem.field.square().mean().sqrt() / problem.field.abs().median()
+        assert ratio > 5
+        by_median, by_rms = (
+            float((problem.scale * classical_map(problem, "tv", 40, scale) - chi).norm())
+            for scale in ("median", "rms")
+        )
+        assert by_rms < 0.85 * by_median
+
+    def test_the_map_goes_with_the_field(self):
+        one, three = (self.few_strong_sources(factor)[0] for factor in (1.0, 3.0))
+        maps = [each.scale * classical_map(each, "tv", 10, "rms") for each in (one, three)]
+        assert torch.allclose(maps[1], 3 * maps[0], atol=1e-5 * float(maps[1].abs().max()))
+
+    def test_voxels_without_weight_do_not_count(self, case):
+        """A void's noise is many times the field; it says nothing of the sources."""
+        field, support, noise, mask, geometry = case.item(0)
+        noise = torch.full_like(field, 0.001)
+        void = (slice(None), slice(None), slice(8, 10), slice(8, 10), slice(8, 10))
+        noise[void] = 10.0
+        maps = []
+        for value in (0.0, 5.0):
+            seen = field.clone()
+            seen[void] = value
+            problem = of((seen, support, noise, mask, geometry))
+            maps.append(problem.scale * classical_map(problem, "tv", 10, "rms"))
+        assert torch.allclose(*maps, atol=1e-3 * float(maps[0].abs().max()))

@@ -288,7 +288,9 @@ def test_settings_that_make_no_sense_are_refused(settings, problem):
         Unrolled(**SMALL | settings)
 
 
-@pytest.mark.parametrize("settings", [{"start": "medi"}, {"scale": "mean"}, {"levels": 1.5}])
+@pytest.mark.parametrize(
+    "settings", [{"start": "medi"}, {"scale": "mean"}, {"start_scale": "mean"}, {"levels": 1.5}]
+)
 def test_words_that_are_none_are_refused(settings):
     # by the types where those are checked, else in words
     with pytest.raises((ValueError, TypeCheckError)):

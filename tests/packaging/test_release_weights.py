@@ -95,6 +95,15 @@ def test_a_setting_that_training_did_not_have_is_told(release, trained):
     assert card["trained_with"] == {"network.start_iterations": 4}
 
 
+def test_a_setting_that_is_younger_than_the_run_had_its_default_there(release, trained):
+    first, _ = trained("first", 1.0)
+    card = release("net", first, "it", "--use", "start_scale=rms")
+    assert load_weights("net")[0].start_scale == "rms"
+    assert card["trained_with"] == {"network.start_scale": "median"}
+    with pytest.raises(SystemExit, match="no setting 'colour'"):
+        release("net", first, "it", "--use", "colour=red")
+
+
 def test_weights_that_a_run_did_not_begin_with_are_refused(release, trained):
     first, _ = trained("first", 1.0)
     second, _ = trained("second", 3.0, init={"weights": "first", "sha256": "0"})
