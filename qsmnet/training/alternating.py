@@ -1,4 +1,4 @@
-"""Items of two kinds, one after the other."""
+"""Items of two kinds, in turn."""
 
 from dataclasses import replace
 
@@ -8,23 +8,25 @@ from qsmnet.training.batch import Item
 
 
 class Alternating(Dataset[Item]):
-    """Items 0, 2, 4 and so on are those of ``one``, the others those of ``other``, each in order.
-
-    Both as often: of whole heads, which take minutes to simulate, and small objects a training in
-    stages looks at the latter as much as at the former.
+    """Every n-th item is one of ``other``, those before it are ones of ``one``, each in order.
 
     Parameters
     ----------
     one, other
-        Sets with a length, of which the shorter decides how long this one is.
+        Sets with a length, of which the one that ends first decides how long this one is.
+    every
+        n, from 2: 2 takes as many of both.
     """
 
-    def __init__(self, one: Dataset[Item], other: Dataset[Item]) -> None:
-        self.one, self.other = one, other
+    def __init__(self, one: Dataset[Item], other: Dataset[Item], every: int = 2) -> None:
+        self.one, self.other, self.every = one, other, every
 
     def __len__(self) -> int:
-        return 2 * min(len(self.one), len(self.other))  # type: ignore[arg-type]
+        ones, others = len(self.one), len(self.other)  # type: ignore[arg-type]
+        return self.every * min(ones // (self.every - 1), others)
 
     def __getitem__(self, index: int) -> Item:
-        item = (self.other if index % 2 else self.one)[index // 2]
+        turn, place = divmod(index, self.every)
+        last = place == self.every - 1
+        item = self.other[turn] if last else self.one[turn * (self.every - 1) + place]
         return replace(item, index=index)

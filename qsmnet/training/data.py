@@ -1,4 +1,4 @@
-"""Training pairs: simulated on the fly from a bank of phantoms, or the user's own."""
+"""Training pairs, simulated on the fly from a bank of phantoms."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +25,6 @@ from qsmnet.training.batch import Batch, Failure, Item, Told, collate, collate_t
 from qsmnet.training.checks import check_counts, check_cut, check_range, check_switch
 from qsmnet.training.cut import Cut
 from qsmnet.training.loader_process import prepare_process
-from qsmnet.training.pair_files import find_pairs, read_pair
 
 
 class SimulatedPairs(Dataset[Item]):
@@ -114,73 +113,19 @@ class SimulatedPairs(Dataset[Item]):
         )
 
     def _magnitude(self, scene: Scene, index: int) -> Tensor | None:
-        rng = _magnitude_generator(self.bank.seed, self.bank.split, index)
+        rng = magnitude_generator(self.bank.seed, self.bank.split, index)
         if rng is None:
             return None
         return render_magnitude(draw_magnitude(rng), scene, self.bank.simulator.corruptions)
 
 
-def _magnitude_generator(seed: int, split: str, index: int) -> np.random.Generator | None:
+def magnitude_generator(seed: int, split: str, index: int) -> np.random.Generator | None:
     """Return an item's stream for its magnitude, which shifts no other; None where it has none.
 
     A network that has always seen a magnitude would be lost without.
     """
     rng = item_generator(seed, f"{split} magnitudes", index)
     return None if rng.random() < _WITHOUT_MAGNITUDE else rng
-
-
-class StoredPairs(Dataset[Item]):
-    """The user's own pairs: folders holding ``local_field``, ``mask`` and ``chi`` as NIfTI (ppm).
-
-    ``noise.nii.gz`` (sd in ppm) and ``field_support.nii.gz`` are used where they lie beside them,
-    and ``magnitude.nii.gz`` (any unit) if it is asked for.
-
-    Parameters
-    ----------
-    folder
-        Holds one folder a pair.
-    crop
-        Shape of the random crop; all pairs must be at least as large. None keeps the whole.
-    seed, length
-        Which crops, and how many items.
-    field_of_view
-        As for `SimulatedPairs`: range of the grid over the object's bounding box, for k-space
-        networks; takes the place of a crop.
-    magnitude
-        Whether magnitudes are read, but for a share of 0.3 of the items.
-
-    Raises
-    ------
-    UnreadableError
-        If the folder holds no pairs, or one lacks a file.
-    InconsistentError
-        By an item that is smaller than the crop.
-    QsmnetError
-        By an item, as `qsmnet.training.pair_files.read_pair`.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        crop: Sequence[int] | None = None,
-        seed: int = 0,
-        length: int | None = None,
-        field_of_view: Sequence[float] | None = None,
-        magnitude: bool = False,
-    ) -> None:
-        self.folders = find_pairs(Path(folder))
-        self.magnitude = magnitude
-        self.seed, self.cut = seed, Cut(crop, field_of_view)
-        self.length = len(self.folders) if length is None else length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Item:
-        rng = item_generator(self.seed, "stored", index)
-        folder = self.folders[int(rng.integers(len(self.folders)))]
-        shown = self.magnitude and _magnitude_generator(self.seed, "stored", index) is not None
-        return self.cut(read_pair(folder, index, shown), rng, folder)
 
 
 class _InOrder(Sampler[int]):
@@ -302,13 +247,14 @@ def simulated_pairs(
     in_turn: bool = False,
     beside: Simulator | None = None,
     beside_phantoms: int = 256,
+    beside_every: int = 2,
 ) -> PairsModule:
     """Pairs from banks of ``phantoms`` under the folder ``bank``, built at first use.
 
     Training and validation are different splits of the same seed, whose random streams never meet.
     ``validation`` draws the latter where it is not ``training``. The other settings are those of
-    `SimulatedPairs` and `PairsModule`; ``build_workers`` processes build the banks. Every other
-    item is one of ``beside``, if it is there, with ``beside_phantoms`` of its own.
+    `SimulatedPairs` and `PairsModule`; ``build_workers`` processes build the banks. Where
+    ``beside`` is there, every ``beside_every``-th item is one of it, of ``beside_phantoms``.
 
     Raises
     ------
@@ -320,6 +266,7 @@ def simulated_pairs(
     check_counts(1, batch_size=batch_size, build_workers=build_workers)
     check_counts(1, phantoms=phantoms, validation_phantoms=validation_phantoms)
     check_counts(1, beside_phantoms=beside_phantoms)
+    check_counts(2, beside_every=beside_every)
     check_counts(0, workers=workers)
     check_range("scale", scale, 1e-3)
     check_switch(magnitude=magnitude, in_turn=in_turn)
@@ -349,47 +296,10 @@ def simulated_pairs(
     seen = items(training, phantoms, "train", ENDLESS)
     unseen = items(validation or training, validation_phantoms, "validate", validation_phantoms)
     if beside is not None:
+        others = items(beside, beside_phantoms, "train", ENDLESS, "beside")
+        seen = Alternating(seen, others, beside_every)
         few = validation_phantoms
-        seen = Alternating(seen, items(beside, beside_phantoms, "train", ENDLESS, "beside"))
-        unseen = Alternating(unseen, items(beside, few, "validate", few, "beside"))
-    return PairsModule(seen, unseen, batch_size, workers)
-
-
-def stored_pairs(
-    folder: Path | str,
-    validation_folder: Path | str,
-    crop: Sequence[int] | None = None,
-    seed: int = 0,
-    batch_size: int = 1,
-    workers: int = 0,
-    validation_items: int = 4,
-    field_of_view: Sequence[float] | None = None,
-    magnitude: bool = False,
-) -> PairsModule:
-    """Pairs of the user's own; validation lies in a folder of its own.
-
-    The settings are those of `StoredPairs` and `PairsModule`.
-
-    Raises
-    ------
-    ValueError
-        If a setting is out of its range, if both a crop and a field of view are given, or if pairs
-        that are not cropped, which may differ in shape, are to make batches.
-    UnreadableError
-        If a folder holds no pairs, or one lacks a file.
-    """
-    check_counts(1, batch_size=batch_size, validation_items=validation_items)
-    check_counts(0, workers=workers)
-    check_cut(crop, field_of_view, batch_size, alike=crop is not None)
-    check_switch(magnitude=magnitude)
-
-    def items(where: Path | str, seed: int, length: int) -> StoredPairs:
-        return StoredPairs(Path(where), crop, seed, length, field_of_view, magnitude)
-
-    seen, unseen = (
-        items(folder, seed, ENDLESS),
-        items(validation_folder, seed + 1, validation_items),
-    )
+        unseen = Alternating(unseen, items(beside, few, "validate", few, "beside"), beside_every)
     return PairsModule(seen, unseen, batch_size, workers)
 
 

@@ -334,7 +334,7 @@ def test_every_experiment_trains_on_own_pairs(experiment, own_pairs, tmp_path):
     assert train(*settings, *smaller, f"out={tmp_path}") == 0
     _, card = load_weights(tmp_path / "weights.safetensors")
     assert card["steps"] == 2 * len(card.get("stages", ["one"]))
-    assert card["recipe"]["data"]["_target_"] == "qsmnet.training.data.stored_pairs"
+    assert card["recipe"]["data"]["_target_"] == "qsmnet.training.stored.stored_pairs"
     # what the pairs cover is unknown, so that nothing is claimed
     assert "trained_for" not in card
     assert "simulator" not in card["recipe"]

@@ -26,10 +26,9 @@ from qsmnet.training.batch import Failure, Item, collate
 from qsmnet.training.data import (
     PairsModule,
     SimulatedPairs,
-    StoredPairs,
     simulated_pairs,
-    stored_pairs,
 )
+from qsmnet.training.stored import StoredPairs, stored_pairs
 
 SHAPE = (12, 14, 10)
 VOLUMES = ("field", "support", "noise", "chi", "mask")
@@ -83,6 +82,12 @@ def test_items_of_two_simulators_alternate(pairs, simulator):
     assert [both.validation[i].field.shape for i in range(4)] == [SHAPE, small.shape] * 2
     with pytest.raises(ValueError, match="batch_size=1"):
         pairs(beside=small, batch_size=2)
+    rarer = pairs(beside=small, beside_phantoms=2, beside_every=3)
+    kinds = [rarer.training[i].field.shape for i in range(6)]
+    assert kinds == [SHAPE, SHAPE, small.shape] * 2
+    assert same(rarer.training[3], alone.training[2])
+    assert same(rarer.training[5], both.training[3])
+    assert len(rarer.validation) == 3
 
 
 def test_items_do_not_depend_on_the_batch_size(pairs):

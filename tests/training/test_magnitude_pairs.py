@@ -17,9 +17,9 @@ from qsmnet.simulate.corruptions.signal_noise import SignalNoise
 from qsmnet.simulate.write import write_scene
 from qsmnet.training.batch import collate
 from qsmnet.training.checks import check_switch
-from qsmnet.training.data import StoredPairs
 from qsmnet.training.deep_loss import Deep
 from qsmnet.training.losses import Loss
+from qsmnet.training.stored import StoredPairs
 
 SHAPE = (12, 14, 10)
 CUTS = [{}, {"crop": (6, 8, 5)}, {"field_of_view": (1.1, 1.4)}, {"turns": True}]
