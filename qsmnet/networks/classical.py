@@ -83,7 +83,7 @@ def _total_variation(problem: Problem, item: int, iterations: int, scale: Scale)
         return torch.zeros_like(problem.field[item, 0])
     fidelity = Quadratic(data)
     level = float(problem.level[item])
-    strength = _NOISE_FREE[scale] * (_weighted_rms(problem, item) if scale == "rms" else 1.0)
+    strength = _NOISE_FREE[scale] * (data.scale() if scale == "rms" else 1.0)
     strength += sum(factor * level**power for power, factor in enumerate(_NOISY, 1))
     prior = TotalVariation(data, strength * fidelity.level)
     solver = Solver(data, fidelity, prior, free=False)
@@ -91,11 +91,6 @@ def _total_variation(problem: Problem, item: int, iterations: int, scale: Scale)
     solver.run(iterations, 0.0)
     x, y, z = problem.dipole.shape
     return solver.chi[:x, :y, :z] * problem.mask[item, 0]
-
-
-def _weighted_rms(problem: Problem, item: int) -> float:
-    weight, field = problem.weight[item], problem.field[item]
-    return float(((weight * field.square()).sum() / weight.sum()).sqrt())
 
 
 def _data_term(problem: Problem, item: int) -> DataTerm:

@@ -18,7 +18,7 @@ class Alternating(Dataset[Item]):
         n, from 2: 2 takes as many of both.
     """
 
-    def __init__(self, one: Dataset[Item], other: Dataset[Item], every: int = 2) -> None:
+    def __init__(self, one: Dataset[Item], other: Dataset[Item], every: int) -> None:
         self.one, self.other, self.every = one, other, every
 
     def __len__(self) -> int:
