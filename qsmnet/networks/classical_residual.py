@@ -47,6 +47,8 @@ class ClassicalResidual(Staged):
         sees one.
     magnitude
         Whether U is given the gradient-echo magnitude, too (`relative_magnitude`).
+    shrinkage
+        Whether small unrest of the result is shrunk (`shrunk`).
 
     Raises
     ------
@@ -77,6 +79,7 @@ class ClassicalResidual(Staged):
         upright: bool = True,
         views: int = 1,
         start_scale: Scale = "median",
+        shrinkage: bool = False,
     ) -> None:
         self.thresholds = [float(threshold) for threshold in thresholds]
         if not all(0 < threshold < 2 / 3 for threshold in self.thresholds):
@@ -97,6 +100,7 @@ class ClassicalResidual(Staged):
             magnitude=magnitude,
             upright=upright,
             views=views,
+            shrinkage=shrinkage,
             unets=unets,
         )
 

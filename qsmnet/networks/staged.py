@@ -12,6 +12,7 @@ from qsmnet.dipole import Kernel, check_padding
 from qsmnet.geometry import Geometry
 from qsmnet.networks.classical import Start, check_start, classical_map
 from qsmnet.networks.problem import Problem, Scale, Volume, check_scale, check_switch
+from qsmnet.networks.shrinkage import shrunk
 from qsmnet.networks.small_unet import SmallUNet
 from qsmnet.networks.upright import Upright
 from qsmnet.networks.views import VIEWS, averaged
@@ -49,6 +50,8 @@ class Staged(nn.Module, ABC):
         Whether R is there, or the U-Nets see the scan's own grid.
     views
         Over which a correction is averaged: 1, 2, 4 or 8 (`averaged`).
+    shrinkage
+        Whether small unrest of the result is shrunk (`shrunk`).
     unets
         Sizes of each `SmallUNet`, its inputs among them.
 
@@ -76,6 +79,7 @@ class Staged(nn.Module, ABC):
         magnitude: bool,
         upright: bool,
         views: int,
+        shrinkage: bool,
         unets: dict[str, Any],
     ) -> None:
         super().__init__()
@@ -88,6 +92,7 @@ class Staged(nn.Module, ABC):
         check_switch("noise_input", noise_input)
         check_switch("magnitude", magnitude)
         check_switch("upright", upright)
+        check_switch("shrinkage", shrinkage)
         if views not in VIEWS:
             raise ValueError(f"views must be one of {', '.join(map(str, VIEWS))}, got {views!r}")
         if views > 2 and not upright:
@@ -97,7 +102,7 @@ class Staged(nn.Module, ABC):
         self.start_scale: Scale = start_scale
         self.kernel: Kernel = kernel
         self.takes_noise, self.magnitude, self.upright = noise_input, magnitude, upright
-        self.views = views
+        self.views, self.shrinkage = views, shrinkage
         #: What `qsmnet.weights.store.build_network` makes one of the priors of.
         self.prior_config = {"_target_": f"{SmallUNet.__module__}.{SmallUNet.__name__}", **unets}
         distinct = 1 if shared else iterations
@@ -130,7 +135,10 @@ class Staged(nn.Module, ABC):
         for k in range(self.iterations):
             chi = self.corrected(k, problem, self.seen(problem, k, chi, magnitude))
             found.append(chi)
-        return [problem.scale * each for each in (*found, *self.closing(problem, chi))]
+        found += self.closing(problem, chi)
+        if self.shrinkage:
+            found[-1] = shrunk(problem, found[-1])
+        return [problem.scale * each for each in found]
 
     def problem(
         self,

@@ -36,8 +36,8 @@ class Unrolled(Staged):
        \log \sigma / s]).
 
     After the last one comes another step to the data with its own :math:`\mu`, and a factor for the
-    whole volume. :math:`\mu_k = \mathrm{softplus}(a_k) + \mathrm{softplus}(c_k) (\sigma/s)^2` and
-    that factor know the noise. The field where it is unknown is filled by the model's own, the
+    whole volume; :math:`\mu_k = \mathrm{softplus}(a_k) + \mathrm{softplus}(c_k) (\sigma/s)^2` and
+    that factor know the noise. Last of all small unrest is shrunk (`shrunk`). The field where it is unknown is filled by the model's own, the
     majoriser of the weighted data term: taken as zero it would be a floor of 16 to 27 % on the
     error. All FFTs are float32 on a padded grid, under autocast too.
 
@@ -90,6 +90,8 @@ class Unrolled(Staged):
     magnitude
         Whether every U-Net is given the gradient-echo magnitude, too (`relative_magnitude`): its
         edges are those of tissue, which susceptibility shares.
+    shrinkage
+        Whether small unrest of the result is shrunk, after all the rest (`shrunk`).
 
     Raises
     ------
@@ -126,6 +128,7 @@ class Unrolled(Staged):
         upright: bool = True,
         views: int = 1,
         start_scale: Scale = "median",
+        shrinkage: bool = False,
     ) -> None:
         unets: dict[str, Any] = {"inputs": _CHANNELS + len(bands) + magnitude}
         unets |= {"base": base, "levels": levels, "convolutions": convolutions}
@@ -143,6 +146,7 @@ class Unrolled(Staged):
             magnitude=magnitude,
             upright=upright,
             views=views,
+            shrinkage=shrinkage,
             unets=unets,
         )
         self.bands = [float(each) for each in bands]
