@@ -37,9 +37,10 @@ class Unrolled(Staged):
 
     After the last one comes another step to the data with its own :math:`\mu`, and a factor for the
     whole volume; :math:`\mu_k = \mathrm{softplus}(a_k) + \mathrm{softplus}(c_k) (\sigma/s)^2` and
-    that factor know the noise. Last of all small unrest is shrunk (`shrunk`). The field where it is unknown is filled by the model's own, the
-    majoriser of the weighted data term: taken as zero it would be a floor of 16 to 27 % on the
-    error. All FFTs are float32 on a padded grid, under autocast too.
+    that factor know the noise. Last of all small unrest is shrunk (`shrunk`). The field where it is
+    unknown is filled by the model's own, the majoriser of the weighted data term: taken as zero it
+    would be a floor of 16 to 27 % on the error. All FFTs are float32 on a padded grid, under
+    autocast too.
 
     The U-Nets start at zero, so that the untrained network is a majorise-minimise iteration from
     its classical start. :math:`\mu` starts at 0.05: with a much smaller one the mask makes the
