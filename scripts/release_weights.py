@@ -17,6 +17,7 @@ import argparse
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -44,7 +45,7 @@ def main() -> None:
     card |= {"command": arguments.command, "first_losses": _first_losses(run)}
     state = network.state_dict()
     if arguments.earlier:
-        card["earlier"] = _earlier(card, *arguments.earlier)
+        card["earlier"] = _earlier(card, type(network), *arguments.earlier)
     if arguments.mean:
         state = _mean(state, arguments.earlier[0])
         card["mean_of"] = [card["earlier"]["sha256"], card["sha256"]]
@@ -85,15 +86,19 @@ def _arguments() -> argparse.Namespace:
 
 def _use(card: Card, network: type, settings: list[str]) -> None:
     """Give the network of a card settings that training did not have."""
-    known = inspect.signature(network).parameters
+    known = _defaults(network)
     for setting, _, value in (word.partition("=") for word in settings):
         if setting not in known:
             raise SystemExit(f"--use: the network has no setting {setting!r}")
         trained_with = card.setdefault("trained_with", {})
         # cards know nothing of settings that are younger
-        before = card["network"].get(setting, known[setting].default)
+        before = card["network"].get(setting, known[setting])
         trained_with[f"network.{setting}"] = before
         card["network"][setting] = yaml.safe_load(value)
+
+
+def _defaults(network: type) -> dict[str, Any]:
+    return {name: each.default for name, each in inspect.signature(network).parameters.items()}
 
 
 def _weights(run: str) -> str:
@@ -101,9 +106,16 @@ def _weights(run: str) -> str:
     return run if run in released_names() else str(Path(run) / "weights.safetensors")
 
 
-def _earlier(card: Card, run: str, command: str = "") -> Card:
+def _earlier(card: Card, network: type, run: str, command: str = "") -> Card:
     """Return of the weights before what tells how to make them again."""
     _, first = load_weights(_weights(run))
+    # the network of a card is that of its last run
+    had = {**_defaults(network), **first["network"]}
+    others = {
+        f"network.{k}": had[k] for k, v in card["network"].items() if k in had and had[k] != v
+    }
+    if others:
+        first["trained_with"] = {**others, **first.get("trained_with", {})}
     if first["sha256"] != card["init"]["sha256"]:
         raise SystemExit(f"{run} is not what the run began with")
     # names of the machine it was trained on are no part of the recipe

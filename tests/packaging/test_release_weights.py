@@ -104,6 +104,17 @@ def test_a_setting_that_is_younger_than_the_run_had_its_default_there(release, t
         release("net", first, "it", "--use", "colour=red")
 
 
+def test_what_the_network_before_had_otherwise_is_told(release, trained):
+    """A card has one network, that of its last run."""
+    first, sha = trained("first", 1.0)
+    network = {**NETWORK, "start_iterations": 9, "start_scale": "rms"}
+    second, _ = trained("second", 3.0, init={"weights": "first", "sha256": sha}, network=network)
+    card = release("net", second, "second", "--earlier", first, "first", "--use", "padding=1.5")
+    assert card["trained_with"] == {"network.padding": 1.25}
+    other = {"network.start_iterations": 4, "network.start_scale": "median"}
+    assert card["earlier"]["trained_with"] == other
+
+
 def test_weights_that_a_run_did_not_begin_with_are_refused(release, trained):
     first, _ = trained("first", 1.0)
     second, _ = trained("second", 3.0, init={"weights": "first", "sha256": "0"})
