@@ -93,12 +93,14 @@ def short_command(
 
 def changed_settings(card: Card, composed: Mapping[str, Any]) -> Iterator[str]:
     """Names of settings of the card that are others in a composed config."""
+    # crops know nothing of what is done to the whole map at the end
+    ignored = (*_SHORTENED, "network.shrinkage") if "stages" in card else _SHORTENED
     recipe = {k: v for k, v in card["recipe"].items() if k not in _OWN}
     network = {**card["network"], **_unnested(card.get("trained_with", {}))}
     # what is made of the simulator stands there again
     recipe["data"] = {k: v for k, v in recipe["data"].items() if k != "training"}
     for name, value in _leaves({**recipe, "network": network}):
-        if name not in _SHORTENED and dict(_leaves(composed)).get(name) != value:
+        if name not in ignored and dict(_leaves(composed)).get(name) != value:
             yield name
 
 

@@ -60,6 +60,16 @@ def test_what_has_changed_since_is_named(script):
     ]
 
 
+def test_the_end_of_a_network_is_nothing_to_its_crops(script):
+    kept = card(composed("experiment=unrolled"))
+    kept["trained_with"] = {"network.shrinkage": False}
+    later = composed("experiment=unrolled")
+    assert later["network"]["shrinkage"]
+    assert list(script.changed_settings(kept, later)) == []
+    del kept["stages"]
+    assert list(script.changed_settings(kept, later)) == ["network.shrinkage"]
+
+
 def test_a_second_run_begins_with_what_it_is_given(script):
     config = composed("experiment=unrolled_continued", "init=first.safetensors")
     kept = card(config)
