@@ -68,14 +68,18 @@ class LearnedInverter:
             .permute(0, *(a + 1 for a in order))
             for v in (local.field, local.support, _noise(local), local.mask, *shown)
         )
-        items = [_invert(network, geometry, *item) for item in zip(*volumes, strict=True)]
+        items, remarks = [], []
+        for item in zip(*volumes, strict=True):
+            items.append(_invert(network, geometry, *item))
+            remarks += getattr(network, "remarks", ())
         back = [order.index(axis) for axis in range(3)]
         maps = torch.stack([item.permute(back) for item in items])
         chi = maps.reshape(shape).to(local.field) * local.mask
         takes_noise = getattr(network, "takes_noise", True)
         flags = training_range_flags(card, geometry, typical_noise(local), takes_noise)
         missing = (_NO_MAGNITUDE,) if wanted and not shown else ()
-        return Susceptibility(chi, local.mask, flags=flags + missing)
+        flags += (*missing, *dict.fromkeys(remarks))
+        return Susceptibility(chi, local.mask, flags=flags)
 
 
 def axes_with_b0_last(geometry: Geometry) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from qsmnet.dipole import Kernel, check_padding
 from qsmnet.geometry import Geometry
 from qsmnet.networks.classical import Start, check_start, classical_map
 from qsmnet.networks.problem import Problem, Scale, Volume, check_scale, check_switch
+from qsmnet.networks.runaway import tamed
 from qsmnet.networks.shrinkage import shrunk
 from qsmnet.networks.small_unet import SmallUNet
 from qsmnet.networks.upright import Upright
@@ -105,6 +107,8 @@ class Staged(nn.Module, ABC):
         self.views, self.shrinkage = views, shrinkage
         #: What `qsmnet.weights.store.build_network` makes one of the priors of.
         self.prior_config = {"_target_": f"{SmallUNet.__module__}.{SmallUNet.__name__}", **unets}
+        #: Of the last result, what its user should know.
+        self.remarks: tuple[str, ...] = ()
         distinct = 1 if shared else iterations
         self.priors = nn.ModuleList([SmallUNet(**unets) for _ in range(distinct)])
 
@@ -131,10 +135,13 @@ class Staged(nn.Module, ABC):
     ) -> list[Tensor]:
         """Susceptibility in ppm after each iteration, and last the result: for deep supervision."""
         problem = self.problem(field, support, noise, mask, geometry)
-        chi, found = self.begin(problem), []
+        chi, found, remarks = self.begin(problem), [], []
         for k in range(self.iterations):
-            chi = self.corrected(k, problem, self.seen(problem, k, chi, magnitude))
+            channels = self.seen(problem, k, chi, magnitude)
+            chi, remark = tamed(partial(self.corrected, k, problem), channels, problem.mask)
             found.append(chi)
+            remarks.append(remark)
+        self.remarks = tuple(dict.fromkeys(filter(None, remarks)))
         found += self.closing(problem, chi)
         if self.shrinkage:
             found[-1] = shrunk(problem, found[-1])
