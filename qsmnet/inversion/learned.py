@@ -68,7 +68,8 @@ class LearnedInverter:
             .permute(0, *(a + 1 for a in order))
             for v in (local.field, local.support, _noise(local), local.mask, *shown)
         )
-        items, remarks = [], []
+        items: list[Tensor] = []
+        remarks: list[str] = []
         for item in zip(*volumes, strict=True):
             items.append(_invert(network, geometry, *item))
             remarks += getattr(network, "remarks", ())
