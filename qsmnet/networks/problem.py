@@ -182,11 +182,17 @@ def field_scale(field: Volume, inside: Volume, kind: Scale) -> Number:
     One haemorrhage of 1 ppm can be most of the rms of a head, and the tissue around it would come
     to the network as a pale one.
     """
-    total = (field.square() * inside).sum(_AXES, keepdim=True)
-    rms = (total / inside.sum(_AXES, keepdim=True).clamp_min(1.0)).sqrt()
+    rms = rms_inside(field, inside)
     if kind == "rms":
         return rms.clamp_min(_LEAST_SCALE)
     return torch.maximum(_medians(field.abs(), inside), _LEAST_SHARE * rms).clamp_min(_LEAST_SCALE)
+
+
+def rms_inside(volume: Volume, inside: Volume) -> Number:
+    """Root mean square of each item where ``inside`` is 1; 0 where there is nothing."""
+    total = (volume.square() * inside).sum(_AXES, keepdim=True)
+    rms: Tensor = (total / inside.sum(_AXES, keepdim=True).clamp_min(1.0)).sqrt()
+    return rms
 
 
 def _medians(volume: Volume, inside: Volume | Bool[Tensor, "batch 1 x y z"]) -> Number:

@@ -7,9 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import max_pool3d
 
-from qsmnet.networks.problem import Volume
+from qsmnet.networks.problem import Volume, rms_inside
 
-_AXES = (-3, -2, -1)
 _MOST = 3.0
 _BLOCK = 8
 #: In rms of the estimate, what a U-Net is shown of anything, one after another.
@@ -23,7 +22,7 @@ def runs_away(estimate: Volume, corrected: Volume, mask: Volume) -> Bool[Tensor,
     within 8 to 16 voxels. In heads and random shapes the ratio was 0.02 to 0.3, and 1.2 where noise
     was as strong as the field; where a U-Net without bounds had run away, 200.
     """
-    size = _rms(estimate, mask)
+    size = rms_inside(estimate, mask)
     change, around = (
         max_pool3d((each * mask).abs(), _BLOCK, ceil_mode=True)
         for each in (corrected - estimate, estimate)
@@ -54,7 +53,7 @@ def tamed(
     for limit in LIMITS:
         if not bool(wrong.any()):
             return found, remark
-        bound = limit * _rms(estimate, mask).clamp_min(1.0)
+        bound = limit * rms_inside(estimate, mask).clamp_min(1.0)
         shown = torch.minimum(torch.maximum(channels, -bound), bound)
         again = estimate + (correct(shown) - shown[:, :1])
         found = torch.where(wrong, again, found)
@@ -67,9 +66,3 @@ def tamed(
         found = torch.where(wrong, estimate, found)
         remark = "the network's correction cannot be right and was left out: its start is the map"
     return found, remark
-
-
-def _rms(volume: Volume, mask: Volume) -> Float[Tensor, "batch 1 1 1 1"]:
-    total = (volume.square() * mask).sum(_AXES, keepdim=True)
-    rms: Tensor = (total / mask.sum(_AXES, keepdim=True).clamp_min(1.0)).sqrt()
-    return rms

@@ -11,7 +11,14 @@ from torch.nn import functional as F
 
 from qsmnet.dipole import Kernel
 from qsmnet.networks.classical import Start
-from qsmnet.networks.problem import Number, Problem, Scale, Volume, relative_magnitude
+from qsmnet.networks.problem import (
+    Number,
+    Problem,
+    Scale,
+    Volume,
+    relative_magnitude,
+    rms_inside,
+)
 from qsmnet.networks.staged import Staged
 from qsmnet.summary import Summary
 
@@ -206,9 +213,7 @@ def _of_order_one(volume: Volume, mask: Volume) -> Volume:
 
     At most 5: without noise a few veins of 100 rms are most of it, which no training has shown.
     """
-    axes = (-3, -2, -1)
-    square = (volume.square() * mask).sum(axes, keepdim=True)
-    rms = (square / mask.sum(axes, keepdim=True).clamp_min(1.0)).sqrt()
+    rms = rms_inside(volume, mask)
     return (volume * mask / rms.clamp_min(1e-3)).clamp(-_MOST_RMS, _MOST_RMS)
 
 
